@@ -1,0 +1,90 @@
+# Every command of the platform, in the order of its life. `make` alone prints them.
+.DEFAULT_GOAL := help
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+UV_VERSION ?= 0.13.8
+USECASE ?= flight_delay
+AS_OF ?=
+
+BOOTSTRAP := .bootstrap
+# uv on PATH when there is one, else one of our own: a bare machine needs only Python.
+UV := $(shell command -v uv || echo $(BOOTSTRAP)/bin/uv)
+BIN := .venv/bin
+
+.PHONY: help
+help: ## Print this list
+	@awk 'BEGIN {FS = ":.*## "} \
+	  /^##@/ {printf "\n%s\n", substr($$0, 5)} \
+	  /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@printf '\nVariables: USECASE=%s  AS_OF=<UTC time the run looks from>\n' "$(USECASE)"
+
+##@ Set up
+.PHONY: setup
+setup: .venv/.ready ## Install uv and every dependency into .venv (the other targets do it)
+
+.venv/.ready: uv.lock pyproject.toml
+	@if ! command -v $(UV) >/dev/null; then \
+	  echo "installing uv $(UV_VERSION) into $(BOOTSTRAP)"; \
+	  { $(PYTHON) -m venv $(BOOTSTRAP) && $(BOOTSTRAP)/bin/pip install --quiet uv==$(UV_VERSION); } || \
+	  { rm -rf $(BOOTSTRAP); $(PYTHON) -m pip install --quiet --target $(BOOTSTRAP) uv==$(UV_VERSION); } || \
+	  { echo "Python needs venv or pip: on Debian, apt install python3-venv" >&2; exit 1; }; \
+	fi
+	$(UV) sync --frozen --compile-bytecode
+	@touch $@
+
+##@ Run the loop on this machine
+.PHONY: demo
+demo: setup ## Validate, join, train, gate and register a model on real flights
+	@$(BIN)/python -m local.demo --usecase $(USECASE) $(if $(AS_OF),--as-of $(AS_OF))
+
+.PHONY: ui
+ui: setup ## Serve the MLflow UI over what the demo left, until Ctrl-C
+	@$(BIN)/python -m local.demo --ui
+
+.PHONY: compile
+compile: setup ## Compile the pipelines to build/pipelines
+	@$(BIN)/python -m pipelines.compile
+
+##@ Check
+.PHONY: lint
+lint: setup ## Style, types, import rules, generated files
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m mlplatform.spec check usecases/*/usecase.yaml
+	$(BIN)/python -m mlplatform.spec schema --check
+
+.PHONY: format
+format: setup ## Rewrite the code in the house's format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+.PHONY: golden
+golden: setup ## Rewrite the golden files of the compiled pipelines; review the difference
+	$(BIN)/python -m tests.contract.golden
+
+.PHONY: test
+test: setup ## Every test, the whole loop with real servers included
+	$(BIN)/pytest
+
+.PHONY: test-core
+test-core: setup ## The tests that take seconds
+	$(BIN)/pytest -m "not loop"
+
+.PHONY: test-thorough
+test-thorough: setup ## The point-in-time join against its oracle, ten thousand examples
+	HYPOTHESIS_PROFILE=thorough $(BIN)/pytest tests/unit/joins
+
+##@ Measure
+.PHONY: bench-pit
+bench-pit: setup ## The training-set build beside Feast's stores and plain DuckDB
+	@$(BIN)/python -m bench.pit
+
+##@ Clean up
+.PHONY: clean
+clean: ## Remove what runs have written (build/), not the installation
+	rm -rf build

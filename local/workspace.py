@@ -1,0 +1,109 @@
+"""Where the platform on one machine keeps its things, and what its processes are told.
+
+Everything lies under one folder (`build/demo`), which may be removed at any time. Two runs at once
+in one folder are refused.
+"""
+
+import contextlib
+import fcntl
+import os
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlplatform.errors import PlatformError
+from mlplatform.settings import ComputeSettings
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Paths under the folder of a local platform."""
+
+    root: Path
+
+    @property
+    def data(self) -> Path:
+        """Raw tables, offline store, Feast registry, journals of runs."""
+        return self.root / "data"
+
+    @property
+    def mlflow(self) -> Path:
+        """The MLflow server's database and artifacts."""
+        return self.root / "mlflow"
+
+    @property
+    def ledger_url(self) -> str:
+        """The ledger's SQLite database."""
+        return f"sqlite:///{(self.root / 'ledger.db').absolute()}"
+
+    @property
+    def keys(self) -> tuple[Path, Path]:
+        """The signing key pair: private, public."""
+        return self.root / "keys" / "signing.pem", self.root / "keys" / "signing.pub.pem"
+
+    @property
+    def summary(self) -> Path:
+        """What the last run did, as JSON."""
+        return self.root / "summary.json"
+
+    @property
+    def report(self) -> Path:
+        """The same for a person to look at."""
+        return self.root / "report.html"
+
+    @property
+    def packages(self) -> Path:
+        """Compiled pipelines, where `make compile` puts them too."""
+        return Path("build/pipelines")
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the workspace for one run.
+
+        Raises:
+            PlatformError: another run holds it.
+        """
+        self.root.mkdir(parents=True, exist_ok=True)
+        with (self.root / "lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise PlatformError(
+                    f"another run is using {self.root}: wait for it or choose another --root"
+                ) from error
+            yield
+
+    def environment(self, compute: ComputeSettings, registry_url: str) -> dict[str, str]:
+        """Return the environment of a step's process: where things are, how many threads."""
+        private, public = self.keys
+        threads = str(compute.cpus)
+        return os.environ | {
+            "MLPLATFORM_ENVIRONMENT": "local",
+            "MLPLATFORM_GIT_COMMIT": git_commit(),
+            "MLPLATFORM_DATA_ROOT": str(self.data.absolute()),
+            "MLPLATFORM_LEDGER_URL": self.ledger_url,
+            "MLPLATFORM_REGISTRY_TRACKING_URI": registry_url,
+            "MLPLATFORM_SIGNING_PRIVATE_KEY": str(private.absolute()),
+            "MLPLATFORM_SIGNING_PUBLIC_KEY": str(public.absolute()),
+            "MLPLATFORM_COMPUTE_CPUS": threads,
+            "OMP_NUM_THREADS": threads,
+            "OPENBLAS_NUM_THREADS": threads,
+            "POLARS_MAX_THREADS": threads,
+            "PYTHONUNBUFFERED": "1",
+        }
+
+
+def git_commit() -> str:
+    """Return the commit of the checkout, `-dirty` appended when it has changes; else unknown."""
+    root = Path(__file__).resolve().parent
+    try:
+        return subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            cwd=root,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"

@@ -1,0 +1,1 @@
+"""One adapter for each service; only here are the services' SDKs imported."""

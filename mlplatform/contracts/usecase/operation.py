@@ -1,0 +1,70 @@
+"""How a use case is served, rolled out, watched, and what it may cost."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from mlplatform.contracts.base import Contract
+from mlplatform.contracts.model import Metric
+
+
+class LatencyBudget(Contract):
+    """The p99 budget of one request, split by hop; milliseconds. The hops add up to the total."""
+
+    total: float = Field(gt=0, description="The sum of the hops.")
+    network: float = Field(gt=0, description="Client to gateway and back.")
+    features: float = Field(gt=0, description="Online features from Redis.")
+    queue: float = Field(ge=0, description="Waiting for a batch in Triton.")
+    inference: float = Field(gt=0, description="The model.")
+    decision: float = Field(gt=0, description="Request-time features, rules, the log row.")
+
+
+class Serving(Contract):
+    """What the online service must hold."""
+
+    latency_ms: LatencyBudget
+    peak_qps: float = Field(gt=0, description="Requests per second at the busiest hour.")
+    availability: float = Field(gt=0.9, lt=1, description="Share of requests answered in budget.")
+
+
+class Guardrail(Contract):
+    """A live metric that a new version may not harm by more than its margin."""
+
+    metric: Literal["error_rate", "fallback_rate", "budget_overrun_rate", "decision_rate", "loss"]
+    margin: float = Field(gt=0, description="Absolute harm allowed.")
+
+
+class Rollout(Contract):
+    """How a new version takes over traffic."""
+
+    assignment_unit: str = Field(description="Entity whose salted hash picks the arm.")
+    shadow_hours: float = Field(ge=0, description="Answers nobody sees, before the first step.")
+    weights: tuple[float, ...] = Field(min_length=1, description="Canary share by step, rising.")
+    min_exposure: int = Field(ge=1, description="Entities per arm before a step may end.")
+    guardrails: tuple[Guardrail, ...] = Field(min_length=1)
+    rollback_alpha: float = Field(gt=0, le=0.1, description="False-rollback rate.")
+    promotion_alpha: float = Field(gt=0, le=0.1, description="False-promotion rate.")
+    soak_hours: float = Field(ge=0, description="The old version stays warm this long.")
+    deadline_hours: float = Field(gt=0, description="No evidence by then: hold, never promote.")
+
+
+class Monitoring(Contract):
+    """What is watched and when it leads to retraining."""
+
+    window_hours: float = Field(gt=0, description="Length of one window of requests.")
+    false_alarm_rate: float = Field(gt=0, lt=0.5, description="Per window, over all features.")
+    persistence: tuple[int, int] = Field(description="k of the last n windows must agree.")
+    max_metric_loss: dict[Metric, Annotated[float, Field(gt=0)]] = Field(
+        description="Loss accepted against the registered metric, in its unit."
+    )
+    cooldown_hours: float = Field(ge=0, description="Between the starts of two retrainings.")
+    retrains_per_week: int = Field(ge=0, description="Runs in any seven days, at most.")
+    stop_after_no_gain: int = Field(ge=1, description="Runs in a row without a better model.")
+    schedule_days: float | None = Field(default=None, gt=0, description="None: on evidence only.")
+
+
+class Cost(Contract):
+    """Monthly bounds, in US dollars."""
+
+    serving_per_month: float = Field(gt=0, description="Serving, US dollars.")
+    training_per_month: float = Field(gt=0, description="Training, US dollars.")

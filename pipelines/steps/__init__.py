@@ -1,0 +1,1 @@
+"""The steps of the training half as plain functions: no kfp here, so each one runs in a test."""

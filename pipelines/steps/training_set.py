@@ -1,0 +1,144 @@
+"""Step: the training set, one row for each matured label, as serving would have seen it.
+
+Features come through Feast's point-in-time join in event time and knowledge time; request-time
+features come from the same function that serving calls. Labels that had not matured at the time of
+the build are left out and counted.
+"""
+
+import hashlib
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from mlplatform.contracts import TrainingSet, UseCase, Window
+from mlplatform.errors import DataError, LeakError
+from pipelines.steps.maturity import matured
+
+_log = logging.getLogger("mlplatform.training_set")
+
+Array = np.ndarray[Any, Any]
+Join = Callable[[pl.DataFrame], pl.DataFrame]
+"""Label rows in, the same rows in the same order with the service's features out."""
+
+
+def build_training_set(
+    spec: UseCase,
+    labels: pl.DataFrame,
+    *,
+    join: Join,
+    request: Callable[[Mapping[str, Array]], dict[str, Array]],
+    request_inputs: Sequence[str],
+    groups: Mapping[str, tuple[str, ...]],
+    as_of: datetime,
+    out: Path,
+) -> TrainingSet:
+    """Write `<out>/rows.parquet` and return what it holds.
+
+    Args:
+        spec: The use case.
+        labels: One row for each prediction; see `usecases/<name>/sources.py`.
+        join: The point-in-time join of the use case's feature service.
+        request: Request-time features from arrays of length N.
+        request_inputs: The columns that `request` reads, of the labels or of the join.
+        groups: The model's inputs in order, by feature group.
+        as_of: The time of the build; labels that have not matured by then are left out.
+        out: An existing folder.
+
+    Raises:
+        DataError: no label has matured, or the join does not return the label rows.
+        LeakError: a feature has no value in any row although it has a history: its values became
+            known only after the predictions.
+    """
+    started = time.perf_counter()
+    learnable = matured(spec, labels, as_of)
+    if learnable.is_empty():
+        raise DataError(
+            f"no label of {spec.name} had matured at {as_of:%Y-%m-%d %H:%M} UTC: "
+            f"{labels.height:,} predictions are still open; run at a later time"
+        )
+    joined = join(learnable)
+    if not joined["request_id"].equals(learnable["request_id"]):
+        raise DataError(
+            f"the join returned {joined.height:,} rows for {learnable.height:,} labels, or in "
+            "another order: each label row must come out once; check the offline store"
+        )
+    features = [name for group in groups.values() for name in group]
+    computed = request({name: joined[name].to_numpy() for name in request_inputs})
+    rows = joined.with_columns(
+        pl.Series(name, values, dtype=pl.Float32, nan_to_null=True)
+        for name, values in computed.items()
+    )
+    rows = rows.with_columns(pl.col(features).cast(pl.Float32))
+    _refuse_empty(rows, features)
+    keep = list(dict.fromkeys([*_own_columns(spec), *features]))
+    rows = rows.select(keep)
+    path = out / "rows.parquet"
+    rows.write_parquet(path)
+    start, newest = rows["event_timestamp"].min(), rows["event_timestamp"].max()
+    assert isinstance(start, datetime)  # noqa: S101  # the column is a timestamp and not empty
+    assert isinstance(newest, datetime)  # noqa: S101  # as above
+    rate = rows[spec.label.name].mean()
+    result = TrainingSet(
+        path=path,
+        rows=rows.height,
+        window=Window(start=start, end=newest + timedelta(microseconds=1)),
+        feature_service=spec.feature_service,
+        features=tuple(features),
+        groups=dict(groups),
+        request_inputs=tuple(request_inputs),
+        digest=content_digest(rows),
+        data_age_hours=(as_of - newest) / timedelta(hours=1),
+        positive_rate=float(rate),  # type: ignore[arg-type]  # a mean of integers
+        immature_rows=labels.height - learnable.height,
+    )
+    _log.info(
+        "%s rows by %d features, %.1f %% positive, %s labels not matured left out, %.1f s",
+        f"{result.rows:,}",
+        len(features),
+        100 * result.positive_rate,
+        f"{result.immature_rows:,}",
+        time.perf_counter() - started,
+    )
+    return result
+
+
+def content_digest(rows: pl.DataFrame) -> str:
+    """Return the SHA-256 of the values, column by column in order; nulls count, storage does not.
+
+    Two frames that are equal give the same digest, whatever their chunks or the bytes that lie
+    under a null.
+    """
+    digest = hashlib.sha256()
+    for column in rows.rechunk().iter_columns():
+        digest.update(f"{column.name}:{column.dtype}:{len(column)}".encode())
+        digest.update(column.is_null().to_numpy().tobytes())
+        if column.dtype == pl.String:
+            digest.update(column.str.len_bytes().fill_null(0).to_numpy().tobytes())
+            digest.update("".join(column.fill_null("").to_list()).encode())
+        else:
+            digest.update(column.to_physical().fill_null(0).to_numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _own_columns(spec: UseCase) -> list[str]:
+    keys = [key for entity in spec.entities for key in entity.keys]
+    times = ["event_timestamp", "label_timestamp"]
+    return list(dict.fromkeys(["request_id", *keys, *times, spec.label.name, *spec.slices.columns]))
+
+
+def _refuse_empty(rows: pl.DataFrame, features: Sequence[str]) -> None:
+    nulls = rows.select(pl.col(list(features)).null_count()).row(0, named=True)
+    empty = [name for name, count in nulls.items() if count == rows.height]
+    if empty:
+        raise LeakError(
+            f"{', '.join(empty)}: no value was known at any of {rows.height:,} predictions. "
+            "Either the view has no history, or its rows are recorded (created_timestamp) only "
+            "after the moment that they describe is predicted: a label leak, which the join by "
+            "knowledge time has kept out. Remove the feature or use what is known in time"
+        )

@@ -1,0 +1,78 @@
+"""The compiled pipeline is a promise: what changes in it is reviewed as a difference of files."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mlplatform.settings import PipelineSettings
+from pipelines.compile import compile_all
+
+GOLDEN = Path(__file__).parent / "golden"
+
+CASES = {
+    "training": PipelineSettings(),
+    "training-gpu": PipelineSettings(
+        image="registry.example.com/mlplatform-python@sha256:" + "0" * 64,
+        gpu_count=1,
+        node_selector={"pool": "ml"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_pipeline_compiles_to_its_golden_file(name: str, tmp_path: Path) -> None:
+    (path,) = compile_all(tmp_path, CASES[name])
+
+    assert (GOLDEN / f"{name}.yaml").read_text() == path.read_text(), "make golden, then review"
+
+
+def test_compiling_twice_gives_equal_bytes(tmp_path: Path) -> None:
+    (first,) = compile_all(tmp_path / "first", PipelineSettings())
+    (second,) = compile_all(tmp_path / "second", PipelineSettings())
+
+    assert first.read_bytes() == second.read_bytes()
+
+
+@pytest.fixture(scope="module")
+def documents() -> tuple[dict[str, dict[str, object]], ...]:
+    """The pipeline and its Kubernetes settings, by task, of the case with a GPU."""
+    pipeline, platform = yaml.safe_load_all((GOLDEN / "training-gpu.yaml").read_text())
+    executors = pipeline["deploymentSpec"]["executors"]
+    placed = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    return executors, placed
+
+
+Documents = tuple[dict[str, dict[str, object]], ...]
+
+
+def test_only_training_asks_for_a_gpu(documents: Documents) -> None:
+    executors, placed = documents
+    asking = [name for name, spec in executors.items() if "accelerator" in str(spec["container"])]
+
+    assert ["exec-train"] == asking
+    assert ["exec-train"] == [name for name, spec in placed.items() if "tolerations" in spec]
+
+
+def test_only_registration_can_read_the_signing_key(documents: Documents) -> None:
+    readers = [name for name, spec in documents[1].items() if "secretAsVolume" in spec]
+
+    assert ["exec-register"] == readers
+
+
+def test_a_task_gets_the_secrets_of_the_services_that_it_speaks_to(documents: Documents) -> None:
+    secrets = {name: str(spec.get("secretAsEnv", "")) for name, spec in documents[1].items()}
+
+    ledger = [name for name, text in secrets.items() if "ledger-url" in text]
+    registry = [name for name, text in secrets.items() if "registry-password" in text]
+    assert ["exec-record", "exec-validate"] == sorted(ledger)
+    assert ["exec-evaluate", "exec-register"] == sorted(registry)
+
+
+def test_every_task_has_limits_a_timeout_and_the_image(documents: Documents) -> None:
+    executors, placed = documents
+
+    images = {spec["container"]["image"] for spec in executors.values()}  # type: ignore[index]
+    assert {CASES["training-gpu"].image} == images
+    assert [] == [name for name, spec in executors.items() if "memoryLimit" not in str(spec)]
+    assert [] == [name for name in executors if "activeDeadlineSeconds" not in placed[name]]

@@ -1,0 +1,1 @@
+"""All that a company writes: one folder for each use case, found by its `usecase.yaml`."""
