@@ -9,18 +9,22 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import polars as pl
+from typing import TYPE_CHECKING, Any
 
 import usecases
 from mlplatform import spec as specs
 from mlplatform.contracts import UseCase
 from mlplatform.errors import SpecError
 
-Raw = Mapping[str, pl.DataFrame]
+if TYPE_CHECKING:  # the gateway finds its use cases here and loads no data frames
+    import numpy as np
+    import polars as pl
+
+Raw = Mapping[str, "pl.DataFrame"]
 """Raw events by table name, with the columns that the spec declares."""
+
+Columns = Mapping[str, "np.ndarray[Any, Any]"]
+"""Columns of equal length by name."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +37,20 @@ class UseCaseCode:
     read: Callable[[datetime, datetime], dict[str, pl.DataFrame]]
     labels: Callable[[Raw], pl.DataFrame]
     batch: Mapping[str, Callable[[Raw], pl.DataFrame]]
-    request: Callable[[Mapping[str, "np.ndarray[Any, Any]"]], dict[str, "np.ndarray[Any, Any]"]]
+    request: Callable[[Columns], dict[str, "np.ndarray[Any, Any]"]]
     request_inputs: tuple[str, ...]
     groups: Mapping[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class ServingCode:
+    """What a use case's folder provides to the gateway: numpy only, no Feast, no data frames."""
+
+    spec: UseCase
+    request: Callable[[Columns], dict[str, "np.ndarray[Any, Any]"]]
+    request_inputs: tuple[str, ...]
+    rules: Callable[[Columns], "np.ndarray[Any, Any]"]
+    """Scores [N] in [0, 1] from the fields of the requests, when no model answers in time."""
 
 
 def names() -> tuple[str, ...]:
@@ -77,6 +92,29 @@ def load(name: str) -> UseCaseCode:
     except AttributeError as error:
         raise SpecError(
             f"usecases/{name} is incomplete: {error}; docs/customize.md lists what it provides"
+        ) from error
+
+
+def load_serving(name: str) -> ServingCode:
+    """Return what the gateway needs of the use case `name`; loads no Feast and no data frames.
+
+    Raises:
+        SpecError: no such use case, its spec is wrong, it takes no live requests, or its modules
+            lack a part.
+    """
+    found = spec(name)
+    if not found.serving.request:
+        raise SpecError(
+            f"use case {name} takes no live requests: declare their fields under serving.request "
+            f"in usecases/{name}/usecase.yaml"
+        )
+    try:
+        request = importlib.import_module(f"usecases.{name}.request")
+        rules = importlib.import_module(f"usecases.{name}.rules")
+        return ServingCode(found, request.request, tuple(request.REQUEST_INPUTS), rules.score)
+    except (ImportError, AttributeError) as error:
+        raise SpecError(
+            f"usecases/{name} cannot be served: {error}; docs/customize.md lists what it provides"
         ) from error
 
 

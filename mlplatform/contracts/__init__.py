@@ -20,11 +20,25 @@ from mlplatform.contracts.model import (
     Role,
     SliceMetric,
 )
+from mlplatform.contracts.prediction import ArmName, Prediction
+from mlplatform.contracts.serving import (
+    Arm,
+    OnlineField,
+    OnlineGroup,
+    OnlineLayout,
+    OnlineType,
+    OnlineView,
+    Route,
+    ServedModel,
+    Shadow,
+)
 from mlplatform.contracts.usecase import UseCase
 
 __all__ = [
     "HIGHER_IS_BETTER",
     "Ablation",
+    "Arm",
+    "ArmName",
     "Candidate",
     "Champion",
     "Comparison",
@@ -39,8 +53,17 @@ __all__ = [
     "Manifest",
     "Metric",
     "ModelRef",
+    "OnlineField",
+    "OnlineGroup",
+    "OnlineLayout",
+    "OnlineType",
+    "OnlineView",
+    "Prediction",
     "Role",
+    "Route",
     "RuleResult",
+    "ServedModel",
+    "Shadow",
     "SliceMetric",
     "TrainingSet",
     "UseCase",

@@ -9,17 +9,21 @@ from mlplatform.settings.compute import ComputeSettings
 from mlplatform.settings.pipeline import PipelineSettings
 from mlplatform.settings.platform import Environment, PlatformSettings
 from mlplatform.settings.registry import RegistrySettings, SigningSettings
+from mlplatform.settings.serving import ArchiveSettings, GatewaySettings, RedisSettings
 from mlplatform.settings.storage import DataSettings, LedgerSettings
 
 __all__ = [
     "CONCERNS",
     "PLACEHOLDER",
+    "ArchiveSettings",
     "ComputeSettings",
     "DataSettings",
     "Environment",
+    "GatewaySettings",
     "LedgerSettings",
     "PipelineSettings",
     "PlatformSettings",
+    "RedisSettings",
     "RegistrySettings",
     "Settings",
     "SigningSettings",
@@ -33,5 +37,8 @@ CONCERNS: tuple[type[Settings], ...] = (
     SigningSettings,
     ComputeSettings,
     PipelineSettings,
+    RedisSettings,
+    GatewaySettings,
+    ArchiveSettings,
 )
 """All concerns, in the order in which they are documented."""

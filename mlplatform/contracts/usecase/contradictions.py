@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import pairwise
 from typing import Final
 
-from mlplatform.contracts.usecase.data import DataRules, Split
+from mlplatform.contracts.usecase.data import ColumnRule, DataRules, Split
 from mlplatform.contracts.usecase.operation import Monitoring, Rollout, Serving
 from mlplatform.contracts.usecase.purpose import Entity, Goal, Label
-from mlplatform.contracts.usecase.tables import Found, broken_table_rules
+from mlplatform.contracts.usecase.tables import Found, broken_column_rules, broken_table_rules
 from mlplatform.contracts.usecase.training import CandidateRule, Choice, Gate, Slices, Training
 
 _HOURS_PER_WEEK: Final = 168
@@ -173,6 +173,31 @@ def _assignment_unit_is_an_entity(
         )
 
 
+def _requests_carry_every_key(
+    serving: Serving, entities: tuple[Entity, ...], rollout: Rollout
+) -> Iterator[Found]:
+    if not serving.request:
+        return  # scored in batches only
+    for entity in entities:
+        for key in entity.keys:
+            field = serving.request.get(key)
+            if field is None:
+                yield ("serving", "request"), f"lacks {key}, a key of {entity.name}; add the field"
+            elif field.optional and entity.name == rollout.assignment_unit:
+                yield (
+                    ("serving", "request", key, "optional"),
+                    f"{entity.name} picks the arm of a rollout, so {key} is always known; "
+                    "remove optional, or assign by another entity",
+                )
+
+
+def _request_fields_can_be_checked(serving: Serving) -> Iterator[Found]:
+    for name, field in serving.request.items():
+        rule = ColumnRule.model_validate(field.model_dump(exclude={"optional"}))
+        for key, message in broken_column_rules(rule):
+            yield ("serving", "request", name, key), message
+
+
 def _weights_rise(rollout: Rollout) -> Iterator[Found]:
     rising = all(low < high for low, high in pairwise(rollout.weights))
     if not rising or not all(0 < weight <= 1 for weight in rollout.weights):
@@ -277,6 +302,8 @@ _RULES: Final[tuple[Callable[..., Iterator[Found]], ...]] = (
     _slices_are_columns_known_at_prediction,
     _entities_differ,
     _assignment_unit_is_an_entity,
+    _requests_carry_every_key,
+    _request_fields_can_be_checked,
     _weights_rise,
     _rollout_ends_before_its_deadline,
     _persistence_is_k_of_n,

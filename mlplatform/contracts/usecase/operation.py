@@ -19,12 +19,47 @@ class LatencyBudget(Contract):
     decision: float = Field(gt=0, description="Request-time features, rules, the log row.")
 
 
+class RequestField(Contract):
+    """One field of a live request."""
+
+    type: Literal["string", "integer", "float", "timestamp"]
+    optional: bool = Field(default=False, description="May be null or absent.")
+    min: float | None = Field(default=None, description="Smallest allowed value.")
+    max: float | None = Field(default=None, description="Largest allowed value.")
+    values: tuple[str, ...] = Field(default=(), description="Allowed values; empty: any.")
+    pattern: str | None = Field(default=None, description="Regular expression of the whole value.")
+
+
+class Inference(Contract):
+    """How Triton runs the model; batches wait for at most the budget's `queue`."""
+
+    backend: Literal["onnxruntime", "tensorrt", "fil"] = Field(
+        default="onnxruntime", description="On GPU nodes; one machine always runs onnxruntime."
+    )
+    max_batch: int = Field(default=64, ge=1, le=4096, description="Rows that run together.")
+    instances: int = Field(default=1, ge=1, le=16, description="Copies of the model per server.")
+
+
 class Serving(Contract):
     """What the online service must hold."""
 
     latency_ms: LatencyBudget
     peak_qps: float = Field(gt=0, description="Requests per second at the busiest hour.")
     availability: float = Field(gt=0.9, lt=1, description="Share of requests answered in budget.")
+    decision_threshold: float = Field(
+        default=0.5, gt=0, lt=1, description="Probability from which the use case acts."
+    )
+    inference: Inference = Inference()
+    max_rows: int = Field(default=256, ge=1, le=4096, description="Rows in one batch request.")
+    request: dict[str, RequestField] = Field(
+        default={}, description="Fields of a live request; empty: scored in batches only."
+    )
+    required_views: tuple[str, ...] = Field(
+        default=(), description="Feature views without which an answer is marked degraded."
+    )
+    defaults: dict[str, float] = Field(
+        default={}, description="Feature values while the online store is out of reach; else null."
+    )
 
 
 class Guardrail(Contract):

@@ -31,7 +31,7 @@ def broken_table_rules(table: TableRule) -> Iterator[Found]:
                 ),
             )
     for name, column in table.columns.items():
-        for key, message in _broken_column_rules(column):
+        for key, message in broken_column_rules(column):
             yield ("columns", name, key), message
 
 
@@ -46,7 +46,7 @@ def _names_known_columns(table: TableRule) -> Iterator[Found]:
             yield path, f"{column} is not a declared column; declare it, or name one of {known}"
 
 
-def _broken_column_rules(rule: ColumnRule) -> Iterator[tuple[str, str]]:
+def broken_column_rules(rule: ColumnRule) -> Iterator[tuple[str, str]]:
     """Yield (key of the rule, message)."""
     numeric, text = rule.type in {"integer", "float"}, rule.type == "string"
     for key, value in (("min", rule.min), ("max", rule.max)):

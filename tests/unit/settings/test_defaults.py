@@ -36,6 +36,17 @@ PROMISED: dict[str, dict[str, Any]] = {
         "retries": 2,
         "timeout_seconds": 3600,
     },
+    "RedisSettings": {"url": "redis://127.0.0.1:6379/0"},
+    "GatewaySettings": {
+        "host": "127.0.0.1",
+        "port": 8080,
+        "workers": 1,
+        "usecases": ("flight_delay",),
+        "spill": Path("build/demo/spill"),
+        "drain_seconds": 20,
+        "max_body_bytes": 1_048_576,
+    },
+    "ArchiveSettings": {"root": "build/demo/data/predictions", "every_seconds": 5},
 }
 
 

@@ -1,0 +1,1 @@
+"""From a registered model to answered requests: Triton, the gateway, the prediction log."""
