@@ -34,9 +34,9 @@ class UseCaseCode:
     spec: UseCase
     folder: Path
     tables: tuple[str, ...]
-    read: Callable[[datetime, datetime], dict[str, pl.DataFrame]]
-    labels: Callable[[Raw], pl.DataFrame]
-    batch: Mapping[str, Callable[[Raw], pl.DataFrame]]
+    read: Callable[[datetime, datetime], dict[str, "pl.DataFrame"]]
+    labels: Callable[[Raw], "pl.DataFrame"]
+    batch: Mapping[str, Callable[[Raw], "pl.DataFrame"]]
     request: Callable[[Columns], dict[str, "np.ndarray[Any, Any]"]]
     request_inputs: tuple[str, ...]
     groups: Mapping[str, tuple[str, ...]]

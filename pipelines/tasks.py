@@ -153,10 +153,10 @@ def register(
     from pipelines.steps.register import register as step
 
     with _task("register", usecase, run_id) as journal:
-        data = artifacts.read_training_set(Path(training_set))
+        spec, data = catalog.spec(usecase), artifacts.read_training_set(Path(training_set))
         report = artifacts.read(Path(gates), "gates", GateReport)
         result = step(
-            catalog.spec(usecase),
+            spec,
             data,
             _named(artifacts.read_candidates(Path(models)), report.candidate),
             next(
@@ -171,6 +171,7 @@ def register(
             Path(gates) / "signed",
             datetime.now(UTC),
             request_inputs=data.request_inputs,
+            threshold=spec.serving.decision_threshold,
         )
         journal["model"] = result.model_dump(mode="json")
         journal["registry_url"] = _registry().url(result)

@@ -3,6 +3,7 @@
 Values are drawn from each contract's own fields and bounds, so that a new contract is covered.
 """
 
+import functools
 import math
 import types
 from datetime import UTC, datetime, timedelta, timezone
@@ -17,7 +18,7 @@ from pydantic import ValidationError
 
 from mlplatform import contracts as package
 from mlplatform import spec
-from mlplatform.contracts import Contract, Decision, UseCase
+from mlplatform.contracts import Arm, Contract, Decision, Route, UseCase
 
 EXPORTED = [getattr(package, name) for name in package.__all__]
 CONTRACTS = [
@@ -73,7 +74,7 @@ def strategy(annotation: Any, bounds: tuple[Any, ...] = ()) -> st.SearchStrategy
     elif origin is Literal:
         found = st.sampled_from(parts)
     elif origin in {Union, types.UnionType}:
-        found = st.one_of([strategy(part) for part in parts])
+        found = st.one_of([strategy(part, bounds) for part in parts])
     elif origin is tuple:
         found = st.lists(strategy(parts[0]), min_size=least, max_size=3).map(tuple)
     elif origin is dict:
@@ -87,13 +88,24 @@ def strategy(annotation: Any, bounds: tuple[Any, ...] = ()) -> st.SearchStrategy
     return found
 
 
+@functools.cache
 def contracts(kind: type[Contract]) -> st.SearchStrategy[Contract]:
     """Return values of a contract."""
     fields = {
         name: strategy(field.annotation, tuple(field.metadata))
         for name, field in kind.model_fields.items()
     }
+    if kind is Route:  # its weights add up: one arm that takes all, or two that share
+        fields["arms"] = st.tuples(contracts(Arm), contracts(Arm), st.floats(0, 1)).map(_shares)
     return st.fixed_dictionaries(fields).map(kind.model_validate)
+
+
+def _shares(drawn: tuple[Any, Any, float]) -> tuple[Contract, ...]:
+    first, second, weight = drawn
+    return (
+        first.model_copy(update={"name": "champion", "weight": 1 - weight}),
+        second.model_copy(update={"name": "challenger", "weight": weight}),
+    )
 
 
 def _bounded(kind: Any, bounds: tuple[Any, ...]) -> st.SearchStrategy[Any]:

@@ -22,6 +22,8 @@ def test_the_rules_give_the_share_of_late_flights_by_the_hour() -> None:
 
 
 def test_a_time_before_dawn_counts_as_the_first_hour() -> None:
-    night = np.array(["2013-07-01T05:00", "2013-07-02T03:30"], dtype="datetime64[us]")  # 1:00, 23:30
+    night = np.array(
+        ["2013-07-01T05:00", "2013-07-02T03:30"], dtype="datetime64[us]"
+    )  # 1:00, 23:30
 
     assert np.allclose(rules.score({"event_timestamp": night}), [0.10, 0.39])

@@ -28,5 +28,7 @@ def score(columns: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
     """
     local = new_york_clock(np.asarray(columns["event_timestamp"]).astype("datetime64[s]"))
     hour = (local - local.astype("datetime64[D]")).astype(np.float64) / 3600
-    shares = np.interp(hour, (_FIRST_HOUR, _LAST_HOUR), (_AT_FIRST, _AT_LAST))
+    shares: npt.NDArray[np.float64] = np.interp(
+        hour, (_FIRST_HOUR, _LAST_HOUR), (_AT_FIRST, _AT_LAST)
+    )
     return shares.astype(np.float32)

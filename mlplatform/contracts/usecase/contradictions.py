@@ -186,8 +186,10 @@ def _requests_carry_every_key(
             elif field.optional and entity.name == rollout.assignment_unit:
                 yield (
                     ("serving", "request", key, "optional"),
-                    f"{entity.name} picks the arm of a rollout, so {key} is always known; "
-                    "remove optional, or assign by another entity",
+                    (
+                        f"{entity.name} picks the arm of a rollout, so {key} is always known; "
+                        "remove optional, or assign by another entity"
+                    ),
                 )
 
 

@@ -23,6 +23,12 @@ PLANTS = {
     "mlflow in a step": ("pipelines/steps/planted.py", "import mlflow", "MLflow is spoken to"),
     "kfp in a step": ("pipelines/steps/planted.py", "import kfp", "KFP stays"),
     "feast in a stage": ("pipelines/planted.py", "import feast", "Feast stays"),
+    "redis in a stage": ("serving/planted.py", "import redis", "Redis is spoken to"),
+    "data frames in the gateway": (
+        "serving/gateway/planted.py",
+        "from feature_repo import store",
+        "The gateway loads neither",
+    ),
 }
 
 
@@ -43,16 +49,7 @@ def lint(folder: Path) -> "subprocess.CompletedProcess[str]":
 def checkout(
     copy_repository: Callable[[Path], Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    folder = copy_repository(tmp_path_factory.mktemp("checkout"))
-    (folder / "serving").mkdir(exist_ok=True)
-    (folder / "serving" / "__init__.py").touch()
-    project = folder / "pyproject.toml"
-    packages = '"pipelines", "local"]\ninclude_external'
-    assert packages in project.read_text()
-    project.write_text(
-        project.read_text().replace(packages, packages.replace('"local"', '"local", "serving"'))
-    )
-    return folder
+    return copy_repository(tmp_path_factory.mktemp("checkout"))
 
 
 def test_the_rules_hold_without_a_plant(checkout: Path) -> None:

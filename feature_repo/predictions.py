@@ -1,0 +1,131 @@
+"""The archived prediction log: its columns, and reading it.
+
+Serving writes it (`serving.predictions`), monitoring and audits read it; they meet here. It lies
+under `<root>/<usecase>/date=YYYY-MM-DD/hour=HH/`, by the hour (UTC) in which the row reached the
+stream, in files `part-<first>-<last>.parquet` named after the commits whose rows they hold. While
+small files of an hour are merged, the merged one and the small ones lie side by side for a moment:
+a file whose commits another file of its folder holds as well does not count. Every row is then
+there exactly once, named by `gateway` and `sequence`.
+
+It writes nothing and needs no server.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final
+
+import polars as pl
+
+from mlplatform.contracts import Window
+from mlplatform.errors import DataError, shorten
+
+_TIME: Final = pl.Datetime("us", "UTC")
+
+SCHEMA: Final[Mapping[str, pl.DataType]] = MappingProxyType(
+    {
+        "gateway": pl.String(),
+        "sequence": pl.Int64(),
+        "request_id": pl.String(),
+        "usecase": pl.String(),
+        "event_time": _TIME,
+        "received_at": _TIME,
+        "arrived_at": _TIME,  # in the stream, by Redis's clock
+        "stream_id": pl.String(),
+        "entity": pl.String(),
+        "request": pl.String(),  # JSON: keys and inputs as they came, times as microseconds
+        "arm": pl.String(),
+        "version": pl.Int64(),
+        "epoch": pl.Int64(),
+        "service": pl.String(),
+        "features": pl.List(pl.Float32()),  # the vector that was used, NaN where it was
+        "feature_times": pl.List(_TIME),  # by view in the layout's order, null: no row
+        "score": pl.Float64(),
+        "decision": pl.Boolean(),
+        "degraded": pl.Boolean(),
+        "fallback": pl.Boolean(),
+        "reasons": pl.List(pl.String()),
+        "total_us": pl.Int64(),
+        "features_us": pl.Int64(),
+        "inference_us": pl.Int64(),
+        "decision_us": pl.Int64(),
+    }
+)
+"""Columns of the archive; what they mean is in `mlplatform.contracts.prediction`."""
+
+_NAME: Final = re.compile(r"part-(\d+)-(\d+)\.parquet")
+_ATTEMPTS: Final = 5
+"""To read while files are merged away: a merge takes longer than listing and opening."""
+
+
+def part_name(first: int, last: int) -> str:
+    """Return the name of the file that holds the rows of commits `first` to `last` in a folder."""
+    return f"part-{first:012d}-{last:012d}.parquet"
+
+
+def commits_of(part: Path) -> tuple[int, int] | None:
+    """Return the first and last commit of a file; None when it is no part."""
+    found = _NAME.fullmatch(part.name)
+    return (int(found[1]), int(found[2])) if found else None
+
+
+def hours(root: str | Path, usecase: str) -> list[Path]:
+    """Return the folders of a use case's hours, oldest first."""
+    return sorted((Path(root) / usecase).glob("date=*/hour=*"))
+
+
+def parts(hour: Path) -> tuple[list[Path], list[Path]]:
+    """Return the files that count in an hour's folder, oldest first, and those that do not."""
+    found = sorted(
+        (commits, path) for path in hour.iterdir() if (commits := commits_of(path)) is not None
+    )
+    counting: list[Path] = []
+    covered: list[Path] = []
+    for (first, last), path in found:
+        inside = any(a <= first and last <= b for (a, b), other in found if other != path)
+        (covered if inside else counting).append(path)
+    return counting, covered
+
+
+def read(
+    root: str | Path,
+    usecase: str,
+    window: Window | None = None,
+    columns: Sequence[str] = tuple(SCHEMA),
+) -> pl.DataFrame:
+    """Return the archived rows in the order of their arrival; none when there is no archive yet.
+
+    Args:
+        root: Folder of the archive (`ArchiveSettings.root`).
+        usecase: Whose rows.
+        window: Of event time; None: all.
+        columns: Of `SCHEMA`.
+
+    Raises:
+        DataError: A file is damaged, or the files change faster than they can be read.
+    """
+    trouble: Exception | None = None
+    for _ in range(_ATTEMPTS):
+        try:
+            files = [path for hour in hours(root, usecase) for path in parts(hour)[0]]
+            return _scan(files, window).select(columns).collect()
+        except FileNotFoundError as error:
+            trouble = error  # merged away between listing and opening
+        except (pl.exceptions.PolarsError, OSError) as error:
+            raise DataError(
+                f"the prediction log of {usecase} in {root} cannot be read: {shorten(error)}; "
+                "move the damaged file away and restore it from a backup"
+            ) from error
+    raise DataError(
+        f"the prediction log of {usecase} in {root} changed while it was read: {trouble}; read again"
+    )
+
+
+def _scan(files: Sequence[Path], window: Window | None) -> pl.LazyFrame:
+    if not files:
+        return pl.LazyFrame(schema=dict(SCHEMA))
+    rows = pl.scan_parquet(list(files), hive_partitioning=False, glob=False)
+    if window is None:
+        return rows
+    return rows.filter(pl.col("event_time").is_between(window.start, window.end, closed="left"))

@@ -1,0 +1,1 @@
+"""The prediction log: rows from the gateways, kept through outages, archived exactly once."""

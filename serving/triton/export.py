@@ -1,0 +1,246 @@
+"""From one registered version to the folder that one Triton server serves.
+
+    <out>/<name>-v<version>-<target>/
+        repository/<name>/config.pbtxt
+        repository/<name>/<version>/model.onnx
+        repository/<name>/<version>/model.py      embedded only
+        served.json                               what the gateway must feed it
+        golden.json                               rows with the answers that it must give
+
+The folder appears whole, in one rename, and is never changed afterwards: another version, or
+another spec, is another folder. Exporting again compares every byte with what would be written
+and does nothing; a folder that differs is refused, not repaired, because a server may be running
+from it and because whoever changed it may have meant harm.
+
+It refuses everything that is not the signed model of exactly this name, version and run.
+"""
+
+import hashlib
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Self
+
+from pydantic import ValidationError
+
+from mlplatform import signing
+from mlplatform.clients.registry import Registry
+from mlplatform.contracts import Manifest, ModelRef, UseCase
+from mlplatform.contracts.serving import OnlineLayout, ServedModel
+from mlplatform.errors import ModelError, shorten
+from serving.triton.config import Target, describe, render
+from serving.triton.golden import Golden, golden
+
+_REPOSITORY: Final = "repository"
+_SERVED: Final = "served.json"
+_GOLDEN: Final = "golden.json"
+_EMBEDDED: Final = Path(__file__).with_name("embedded_model.py")
+_READ_ONLY: Final = 0o444
+_READABLE: Final = 0o755
+
+
+@dataclass(frozen=True)
+class Export:
+    """A model repository on disk."""
+
+    folder: Path
+    repository: Path
+    """What Triton's --model-repository is."""
+    served: ServedModel
+    golden: Golden
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read what `export` wrote; its files are not verified again.
+
+        Raises:
+            ModelError: The folder holds no export.
+        """
+        try:
+            served = ServedModel.model_validate_json((folder / _SERVED).read_bytes())
+            known = Golden.model_validate_json((folder / _GOLDEN).read_bytes())
+        except (OSError, ValidationError) as error:
+            raise ModelError(
+                f"{folder} holds no exported model ({shorten(error)}): export it again"
+            ) from error
+        return cls(folder, folder / _REPOSITORY, served, known)
+
+
+def export(
+    registry: Registry,
+    name: str,
+    version: int,
+    *,
+    spec: UseCase,
+    layout: OnlineLayout,
+    public_key: Path,
+    target: Target,
+    out: Path,
+) -> Export:
+    """Fetch, verify and write one registered version.
+
+    Args:
+        registry: Where it is registered.
+        name: Registered name, which is the use case's.
+        version: Registered version.
+        spec: The use case.
+        layout: How its features lie in the online store.
+        public_key: Verifies the signature, PEM.
+        target: What will serve it.
+        out: Folder of all exports.
+
+    Raises:
+        ModelError: The model, or what lies in its folder already, is refused; nothing is written.
+        ServiceError: The registry failed.
+    """
+    ref = registry.get(name, version)
+    with tempfile.TemporaryDirectory(prefix="mlplatform-") as scratch:
+        signed = registry.download(ref.name, ref.version, Path(scratch) / "signed")
+        return export_signed(
+            signed,
+            ref,
+            spec=spec,
+            layout=layout,
+            public_key=public_key,
+            target=target,
+            out=out,
+        )
+
+
+def export_signed(
+    directory: Path,
+    ref: ModelRef,
+    *,
+    spec: UseCase,
+    layout: OnlineLayout,
+    public_key: Path,
+    target: Target,
+    out: Path,
+) -> Export:
+    """Verify a signed directory that was fetched before, and write it.
+
+    Args:
+        directory: The four files of a model directory.
+        ref: What the registry says that it is.
+        spec: The use case.
+        layout: How its features lie in the online store.
+        public_key: Verifies the signature, PEM.
+        target: What will serve it.
+        out: Folder of all exports.
+
+    Raises:
+        ModelError: The model, or what lies in its folder already, is refused; nothing is written.
+    """
+    _refuse_names(ref, spec, layout)
+    manifest = signing.verify(
+        directory,
+        public_key,
+        name=ref.name,
+        version=ref.version,
+        run_id=ref.run_id,
+        model_digest=ref.digest,
+        signature=ref.signature,
+    )
+    content = _content(directory / signing.MODEL, manifest)
+    if manifest.feature_service != layout.service:
+        raise ModelError(
+            f"{ref.name} version {ref.version} was trained on {manifest.feature_service}, but the "
+            f"layout is of {layout.service}: export it with the layout of its own service"
+        )
+    served = ServedModel(
+        name=ref.name,
+        version=ref.version,
+        digest=manifest.model_digest,
+        features=manifest.features,
+        threshold=spec.serving.decision_threshold,
+        layout=layout,
+    )
+    width = len(manifest.features)
+    config = render(describe(ref.name, ref.version, width, spec.serving, target))
+    known = golden(content, width)
+    model = f"{_REPOSITORY}/{ref.name}"
+    files = {
+        f"{model}/config.pbtxt": config.encode(),
+        f"{model}/{ref.version}/model.onnx": content,
+        _SERVED: served.model_dump_json(indent=2).encode() + b"\n",
+        _GOLDEN: known.model_dump_json().encode() + b"\n",
+    }
+    if target == "embedded":
+        files[f"{model}/{ref.version}/model.py"] = _EMBEDDED.read_bytes()
+    folder = out.resolve() / f"{ref.name}-v{ref.version}-{target}"
+    _write_once(folder, files)
+    return Export(folder, folder / _REPOSITORY, served, known)
+
+
+def _refuse_names(ref: ModelRef, spec: UseCase, layout: OnlineLayout) -> None:
+    # The spec's name has a pattern without dots and slashes: it and a number make safe paths.
+    if ref.name != spec.name:
+        raise ModelError(
+            f"{ref.name!r} is not the model of the use case {spec.name}: export a version that is "
+            "registered under that name"
+        )
+    if not isinstance(ref.version, int) or ref.version < 1:
+        raise ModelError(f"{ref.version!r} is not a version of {ref.name}: give a whole number")
+    if layout.service != spec.feature_service:
+        raise ModelError(
+            f"the layout is of {layout.service}, but {spec.name} uses {spec.feature_service}: "
+            "load the layout of the use case"
+        )
+
+
+def _content(path: Path, manifest: Manifest) -> bytes:
+    """Return the model's bytes: those that were verified, whatever happens to the file."""
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != manifest.model_digest:
+        raise ModelError(f"{path} was changed while it was exported: export it again")
+    return content
+
+
+def _write_once(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Make the folder with exactly these files, or make sure that it is so already."""
+    if not os.path.lexists(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        try:
+            for name, content in files.items():
+                path = scratch / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content)
+                path.chmod(_READ_ONLY)
+            scratch.chmod(_READABLE)  # made for its owner alone, but Triton may be somebody else
+            try:
+                scratch.rename(folder)
+            except OSError:
+                if not os.path.lexists(folder):
+                    raise
+                # Another export of the same version was faster: it must have written the same.
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+    if differing := _differences(folder, files):
+        raise ModelError(
+            f"{folder} is not what exporting would write: {shorten(', '.join(differing))}. It was "
+            "changed, or the spec was since; nothing was touched. Stop the servers that run from "
+            "it, remove the folder and export again"
+        )
+
+
+def _differences(folder: Path, files: Mapping[str, bytes]) -> list[str]:
+    if folder.is_symlink() or not folder.is_dir():
+        return ["it is no folder"]
+    found = []
+    left = dict(files)
+    for path in sorted(folder.rglob("*")):
+        name, mode = str(path.relative_to(folder)), path.lstat().st_mode
+        if stat.S_ISDIR(mode):
+            if not any(file.startswith(f"{name}/") for file in files):
+                found.append(f"{name} was added")
+        elif name not in files:
+            found.append(f"{name} was added")
+        elif not stat.S_ISREG(mode) or path.read_bytes() != left.pop(name):
+            left.pop(name, None)
+            found.append(f"{name} differs")
+    return found + [f"{name} is missing" for name in left]
