@@ -8,10 +8,11 @@ PYTHON ?= python3
 UV_VERSION ?= 0.13.8
 USECASE ?= flight_delay
 AS_OF ?=
+RATE ?= 200
 
 BOOTSTRAP := .bootstrap
 # uv on PATH when there is one, else one of our own: a bare machine needs only Python.
-UV := $(shell command -v uv || echo $(BOOTSTRAP)/bin/uv)
+UV := $(shell command -v uv || echo $(CURDIR)/$(BOOTSTRAP)/bin/uv)
 BIN := .venv/bin
 
 .PHONY: help
@@ -19,11 +20,12 @@ help: ## Print this list
 	@awk 'BEGIN {FS = ":.*## "} \
 	  /^##@/ {printf "\n%s\n", substr($$0, 5)} \
 	  /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@printf '\nVariables: USECASE=%s  AS_OF=<UTC time the run looks from>\n' "$(USECASE)"
+	@printf '\nVariables: USECASE=%s  AS_OF=<UTC time the run looks from>  RATE=%s (requests/s)\n' \
+	  "$(USECASE)" "$(RATE)"
 
 ##@ Set up
 .PHONY: setup
-setup: .venv/.ready ## Install uv and every dependency into .venv (the other targets do it)
+setup: .venv/.ready local/triton/.venv/.ready ## Install uv and every dependency into .venv (the other targets do it)
 
 .venv/.ready: uv.lock pyproject.toml
 	@if ! command -v $(UV) >/dev/null; then \
@@ -35,10 +37,19 @@ setup: .venv/.ready ## Install uv and every dependency into .venv (the other tar
 	$(UV) sync --frozen --compile-bytecode
 	@touch $@
 
+# The model server needs an older numpy than the platform: an environment of its own.
+local/triton/.venv/.ready: local/triton/uv.lock local/triton/pyproject.toml | .venv/.ready
+	cd local/triton && $(UV) sync --frozen
+	@touch $@
+
 ##@ Run the loop on this machine
 .PHONY: demo
-demo: setup ## Validate, join, train, gate and register a model on real flights
-	@$(BIN)/python -m local.demo --usecase $(USECASE) $(if $(AS_OF),--as-of $(AS_OF))
+demo: setup ## Train, gate and register a model on real flights, serve it, replay a month live
+	@$(BIN)/python -m local.demo --usecase $(USECASE) --rate $(RATE) $(if $(AS_OF),--as-of $(AS_OF))
+
+.PHONY: serve
+serve: setup ## Serve the model on this machine until Ctrl-C; prints a request that works
+	@$(BIN)/python -m local.serve --usecase $(USECASE) $(if $(AS_OF),--as-of $(AS_OF))
 
 .PHONY: ui
 ui: setup ## Serve the MLflow UI over what the demo left, until Ctrl-C

@@ -77,14 +77,16 @@ def hours(root: str | Path, usecase: str) -> list[Path]:
 
 def parts(hour: Path) -> tuple[list[Path], list[Path]]:
     """Return the files that count in an hour's folder, oldest first, and those that do not."""
-    found = sorted(
+    found = [
         (commits, path) for path in hour.iterdir() if (commits := commits_of(path)) is not None
-    )
+    ]
+    found.sort(key=lambda item: (item[0][0], -item[0][1]))  # a file comes before those inside it
     counting: list[Path] = []
     covered: list[Path] = []
-    for (first, last), path in found:
-        inside = any(a <= first and last <= b for (a, b), other in found if other != path)
-        (covered if inside else counting).append(path)
+    reached = -1
+    for (_, last), path in found:
+        (covered if last <= reached else counting).append(path)
+        reached = max(reached, last)
     return counting, covered
 
 
@@ -118,7 +120,7 @@ def read(
                 "move the damaged file away and restore it from a backup"
             ) from error
     raise DataError(
-        f"the prediction log of {usecase} in {root} changed while it was read: {trouble}; read again"
+        f"the prediction log of {usecase} in {root} changes while it is read: {trouble}; try again"
     )
 
 

@@ -1,9 +1,10 @@
-"""`make demo`: the training half of the loop on one machine, with real parts and no cluster.
+"""`make demo`: the loop on one machine, with real parts and no cluster.
 
-The composition root. It lands the raw events, starts a real MLflow server, compiles the training
-pipeline, runs that file with KFP's local runner and shows what the steps say. It leaves
-`summary.json` and `report.html` in its folder. A run whose data, code and spec have not changed
-since the last one says so and makes nothing.
+The composition root. It stands a month before the end of the source: it lands the raw events up to
+there, starts a real MLflow server, compiles the training pipeline, runs that file with KFP's local
+runner and shows what the steps say. Then it serves the registered model and replays the month that
+follows as live traffic. It leaves `summary.json`, `report.html` and `replay.json` in its folder. A
+run whose data, code and spec have not changed since the last one says so and trains nothing.
 """
 
 import argparse
@@ -13,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -27,6 +28,7 @@ from rich.text import Text
 from feature_repo import catalog, ingest
 from local.mlflow_server import mlflow_server
 from local.progress import Progress
+from local.replayed import run_replay, tell
 from local.report import write_report
 from local.summary import OVERHEAD, Summary, evaluations
 from local.workspace import Workspace
@@ -41,6 +43,9 @@ from pipelines.journal import Journal
 _ENDED: Final = ("registered", "rejected")
 """Verdicts of runs that would end the same way if nothing has changed."""
 
+REPLAY_DAYS: Final = 31
+"""The month that the model has not seen."""
+
 _UI_PORT: Final = 5000
 """MLflow's usual port, for `make ui`; a run takes a free one, so that nothing is in its way."""
 
@@ -52,50 +57,72 @@ def main() -> None:
     """Read the command line, run, and end with 0 unless the run failed."""
     parser = argparse.ArgumentParser(prog="python -m local.demo", description=__doc__)
     parser.add_argument("--usecase", default="flight_delay", help="a folder under usecases/")
-    parser.add_argument("--as-of", type=_moment, help="time the run looks from, UTC; default: when "
-                        "the newest label of the source is known")  # fmt: skip
+    parser.add_argument("--as-of", type=moment_of, help="time the run looks from, UTC; default: "
+                        "--replay-days before the newest label of the source is known")  # fmt: skip
+    parser.add_argument("--replay-days", type=float, default=REPLAY_DAYS, help="days after it that "
+                        "are replayed as live traffic; 0: only train (%(default)s)")  # fmt: skip
+    parser.add_argument("--rate", type=float, default=200, help="requests/s (%(default)s)")
     parser.add_argument("--root", type=Path, default=Path("build/demo"), help="folder to work in")
     parser.add_argument("--ui", action="store_true", help="only serve the MLflow UI, until Ctrl-C")
     parser.add_argument("--port", type=int, default=_UI_PORT, help="port of --ui (%(default)s)")
     options = parser.parse_args()
     console = Console()
-    for kind in (
-        signal.SIGINT,
-        signal.SIGTERM,
-        signal.SIGHUP,
-    ):  # a background shell starts us with SIGINT ignored
-        signal.signal(kind, _interrupt)
+    interrupts()
     try:
         workspace = Workspace(options.root)
         if options.ui:
             _serve_ui(console, workspace, options.port)
             return
         with workspace.lock():
-            summary = run(console, workspace, options.usecase, options.as_of)
+            good = _loop(console, workspace, options)
     except PlatformError as error:
         console.print(Text.assemble(("error: ", "bold red"), str(error)), soft_wrap=True)
         sys.exit(1)
     except KeyboardInterrupt:
         console.print("\nstopped; every process that was started has been ended")
         sys.exit(130)
-    sys.exit(1 if summary.verdict == "failed" else 0)
+    sys.exit(0 if good else 1)
 
 
-def run(console: Console, workspace: Workspace, usecase: str, as_of: datetime | None) -> Summary:
+def _loop(console: Console, workspace: Workspace, options: argparse.Namespace) -> bool:
+    """Train, then serve and replay; return whether everything held."""
+    code, progress = catalog.load(options.usecase), Progress(console)
+    days = options.replay_days
+    moment = options.as_of or default_moment(code, days)
+    summary = run(console, progress, workspace, code, moment)
+    if summary.verdict == "failed" or not days:
+        return summary.verdict != "failed"
+    console.print()
+    found = run_replay(
+        console, progress, workspace, code, moment, days=days, per_second=options.rate
+    )
+    workspace.replay_summary.write_text(found.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    console.print()
+    tell(console, found)
+    console.print(f"{progress.seconds:.0f} s in all; `make serve` leaves the servers running")
+    return found.good
+
+
+def run(
+    console: Console,
+    progress: Progress,
+    workspace: Workspace,
+    code: catalog.UseCaseCode,
+    moment: datetime,
+) -> Summary:
     """Run the loop's training half once and leave summary and report.
 
     Raises:
         PlatformError: something outside the pipeline's steps went wrong.
     """
-    progress, code = Progress(console), catalog.load(usecase)
+    usecase = code.spec.name
     title = Text.assemble((usecase, "bold"), f": {code.spec.goal.ml_objective}\n")
     console.print(title, soft_wrap=True)
     data_root, ledger = str(workspace.data), Ledger(workspace.ledger_url)
 
-    landed = ingest.land(usecase, data_root, as_of or datetime.now(UTC))
+    landed = ingest.land(usecase, data_root, moment)
     new = ", ".join(f"{rows:,} {table}" for table, rows in landed.items())
-    progress.say("land", f"new raw rows: {new}")
-    moment = as_of or _newest_label_known(code, data_root)
+    progress.say("land", f"new raw rows up to {moment:%Y-%m-%d %H:%M} UTC: {new}")
     identity = run_identity(code.folder, f"{data_root}/raw/{usecase}", moment)
     if (earlier := _same_run(workspace, ledger, usecase, identity)) is not None:
         progress.say("unchanged", f"data, spec and code are those of run {earlier}: nothing to do")
@@ -144,12 +171,13 @@ def _earlier(workspace: Workspace, run: str) -> Summary | None:
     return summary if summary.run == run else None
 
 
-def _newest_label_known(code: catalog.UseCaseCode, data_root: str) -> datetime:
-    """Return when the newest label of what has been landed became known; at most now."""
+def default_moment(code: catalog.UseCaseCode, days: float) -> datetime:
+    """Return the time `days` before the newest label of the source is known, at most now."""
     now = datetime.now(UTC)
-    labels = code.labels(ingest.read_raw(code.spec.name, data_root, now))
+    labels = code.labels(code.read(datetime.fromtimestamp(0, UTC), now))
     known = labels["label_timestamp"].max()
-    return min(now, known) if isinstance(known, datetime) else now
+    newest = min(now, known) if isinstance(known, datetime) else now
+    return newest - timedelta(days=days)
 
 
 def _same_run(workspace: Workspace, ledger: Ledger, usecase: str, identity: str) -> str | None:
@@ -225,8 +253,7 @@ def _end_group(process: "subprocess.Popen[str]") -> None:
         pass
     finally:
         process.wait()
-        for kind in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(kind, _interrupt)
+        interrupts()
 
 
 def _read_back(
@@ -286,9 +313,16 @@ def _serve_ui(console: Console, workspace: Workspace, port: int) -> None:
         signal.pause()
 
 
-def _moment(text: str) -> datetime:
+def moment_of(text: str) -> datetime:
+    """Return a time of the command line, UTC unless it says otherwise."""
     moment = datetime.fromisoformat(text)
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+def interrupts() -> None:
+    """Let Ctrl-C, SIGTERM and SIGHUP end us in order: what was started is ended."""
+    for kind in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(kind, _interrupt)  # a background shell starts us with SIGINT ignored
 
 
 def _interrupt(_signal: int, _frame: object) -> None:

@@ -6,6 +6,7 @@ in one folder are refused.
 
 import contextlib
 import fcntl
+import json
 import os
 import subprocess
 from collections.abc import Iterator
@@ -53,6 +54,36 @@ class Workspace:
         return self.root / "report.html"
 
     @property
+    def redis(self) -> Path:
+        """The online store's append-only file; a run of the servers starts it empty."""
+        return self.root / "redis"
+
+    @property
+    def models(self) -> Path:
+        """Exported model versions, never changed."""
+        return self.root / "models"
+
+    @property
+    def spill(self) -> Path:
+        """Rows of the prediction log that wait for Redis."""
+        return self.root / "spill"
+
+    @property
+    def predictions(self) -> Path:
+        """The archived prediction log."""
+        return self.data / "predictions"
+
+    @property
+    def replay(self) -> Path:
+        """What the replay of live traffic sent, got and found."""
+        return self.root / "replay"
+
+    @property
+    def replay_summary(self) -> Path:
+        """The outcome of the last replay, as JSON."""
+        return self.root / "replay.json"
+
+    @property
     def packages(self) -> Path:
         """Compiled pipelines, where `make compile` puts them too."""
         return Path("build/pipelines")
@@ -92,6 +123,25 @@ class Workspace:
             "POLARS_MAX_THREADS": threads,
             "PYTHONUNBUFFERED": "1",
         }
+
+    def serving_environment(self, redis_url: str, port: int, usecase: str) -> dict[str, str]:
+        """Return the environment of the gateway and the archiver: one core each, no secrets."""
+        one = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS"), "1")
+        return (
+            os.environ
+            | one
+            | {
+                "MLPLATFORM_ENVIRONMENT": "local",
+                "MLPLATFORM_GIT_COMMIT": git_commit(),
+                "MLPLATFORM_REDIS_URL": redis_url,
+                "MLPLATFORM_GATEWAY_PORT": str(port),
+                "MLPLATFORM_GATEWAY_USECASES": json.dumps([usecase]),
+                "MLPLATFORM_GATEWAY_SPILL": str(self.spill.absolute()),
+                "MLPLATFORM_ARCHIVE_ROOT": str(self.predictions.absolute()),
+                "MLPLATFORM_ARCHIVE_EVERY_SECONDS": "1",
+                "PYTHONUNBUFFERED": "1",
+            }
+        )
 
 
 def git_commit() -> str:

@@ -6,7 +6,7 @@ from pydantic import Field, JsonValue
 
 from mlplatform.contracts.base import Contract, UtcDatetime
 
-DecisionKind = Literal["validation", "training_set", "gate", "registration", "run"]
+DecisionKind = Literal["validation", "training_set", "gate", "registration", "run", "route"]
 
 
 class Decision(Contract):

@@ -134,14 +134,14 @@ def _answers(session: Any, rows: Floats) -> Floats:
             f"the model answers {len(rows)} rows with {list(answers.shape)}, not one probability "
             "each: export it again"
         )
-    column: Floats = answers.reshape(-1)
-    return column
+    return np.asarray(answers[:, 0], dtype=np.float32)
 
 
 def _rows(width: int) -> Floats:
     """Return zeros, all missing, and rows of several magnitudes with some values missing."""
     chance = np.random.default_rng(_SEED)
-    rows = chance.normal(size=(_ROWS, width)) * np.resize(_SCALES, _ROWS)[:, None]
+    rows: npt.NDArray[np.float64] = chance.normal(size=(_ROWS, width))
+    rows *= np.resize(_SCALES, _ROWS)[:, None]
     rows[chance.random(rows.shape) < _MISSING_SHARE] = np.nan
     rows[0], rows[1] = 0, np.nan
     return rows.astype(np.float32)

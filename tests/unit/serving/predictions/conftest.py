@@ -1,6 +1,5 @@
 """A real Redis for all tests here, a stream for each test, and rows to put into it."""
 
-import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,7 +8,9 @@ import redis as vendor
 
 from local.redis_server import Redis, redis_server
 from mlplatform.contracts.prediction import Prediction
+from mlplatform.errors import ServiceError
 from serving.predictions import stream
+from tests.unit.serving.predictions import rows
 
 MakeRow = Callable[..., Prediction]
 
@@ -47,37 +48,49 @@ def rows_in(client: "vendor.Redis") -> Callable[[], list[Prediction]]:
 
 @pytest.fixture(scope="session")
 def make_row() -> MakeRow:
-    def make(sequence: int, gateway: str = "gateway-1", **other: object) -> Prediction:
-        content: dict[str, object] = {
-            "gateway": gateway,
-            "sequence": sequence,
-            "request_id": f"{gateway}:{sequence}",
-            "usecase": "flights",
-            "event_time": 1_388_534_400_000_000 + sequence,
-            "received_at": 1_700_000_000_000_000 + sequence,
-            "entity": f"AA|{sequence}",
-            "request": {"carrier": "AA", "number": sequence, "delay": None, "distance": 1.5},
-            "arm": "champion",
-            "version": 3,
-            "epoch": 7,
-            "service": "flights_v1",
-            "features": struct.pack("<3f", sequence, float("nan"), 0.5),
-            "feature_times": (1_388_534_300_000_000, 0),
-            "score": 0.25,
-            "decision": False,
-            "degraded": True,
-            "fallback": False,
-            "reasons": ("stale:weather",),
-            "total_us": 900,
-            "features_us": 200,
-            "inference_us": 300,
-            "decision_us": 50,
-        }
-        return Prediction(**{**content, **other})  # type: ignore[arg-type]
-
-    return make
+    return rows.make_row
 
 
 @pytest.fixture
 def spill(tmp_path: Path) -> Path:
     return tmp_path / "spill"
+
+
+class Commands:
+    """The archiver's connection: a command in, its reply out."""
+
+    def __init__(self, url: str) -> None:
+        self._client = vendor.Redis.from_url(url)
+
+    def execute(self, *command: bytes | str | float) -> object:
+        try:
+            return self._client.execute_command(*command)  # type: ignore[no-untyped-call]
+        except vendor.RedisError as error:
+            raise ServiceError(str(error)) from error
+
+    def close(self) -> None:
+        self._client.close()
+
+
+@pytest.fixture
+def commands(redis: Redis) -> Iterator[Commands]:
+    connection = Commands(redis.url)
+    yield connection
+    connection.close()
+
+
+@pytest.fixture
+def add(client: "vendor.Redis") -> Callable[..., None]:
+    """Appends rows to the stream, at ids of their own when `at` gives milliseconds."""
+
+    def append(*rows: Prediction, at: int | None = None) -> None:
+        for number, row in enumerate(rows):
+            name = "*" if at is None else f"{at}-{number}"
+            client.xadd(stream.key("flights"), {stream.FIELD: stream.pack(row)}, id=name)
+
+    return append
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "archive"

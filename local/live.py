@@ -1,0 +1,87 @@
+"""The live view of a replay: rate, latency per hop against its budget, outcomes.
+
+It shows what the replaying process says. Where the output is no terminal it prints a line now and
+then instead.
+"""
+
+import time
+from collections.abc import Iterable
+from typing import Any, Final
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from mlplatform.contracts.usecase.operation import LatencyBudget
+
+_PLAIN_SECONDS: Final = 15.0
+"""Pause between two lines where nobody looks at a terminal."""
+
+
+def show(console: Console, lines: Iterable[dict[str, Any]], budget: LatencyBudget) -> None:
+    """Show the lines until they end."""
+    if not console.is_terminal:
+        _print(console, lines)
+        return
+    with Live(console=console, refresh_per_second=4, transient=True) as live:
+        for line in lines:
+            live.update(view(line, budget))
+
+
+def view(line: dict[str, Any], budget: LatencyBudget) -> RenderableType:
+    """Return one picture of the replay."""
+    hops = Table(box=None, padding=(0, 2, 0, 0))
+    for name in ("hop", "p50 ms", "p99 ms", "budget ms", ""):
+        hops.add_column(name, justify="left" if name in {"hop", ""} else "right")
+    for name, limit in limits(budget).items():
+        median, tail = line["p50"][name], line["p99"][name]
+        over = tail > limit
+        bar = ProgressBar(total=limit, completed=min(tail, limit), width=24)
+        style = "bold red" if over else "green"
+        hops.add_row(name, f"{median:.1f}", Text(f"{tail:.1f}", style=style), f"{limit:g}", bar)
+    return Group(Text(headline(line), style="bold"), hops, Text(outcomes(line)))
+
+
+def limits(budget: LatencyBudget) -> dict[str, float]:
+    """Return the budget of each hop that is measured, in milliseconds."""
+    return {
+        "features": budget.features,
+        "inference": budget.queue + budget.inference,
+        "decision": budget.decision,
+        "client": budget.total,
+    }
+
+
+def headline(line: dict[str, Any]) -> str:
+    """Return how far the replay is."""
+    rate = line["sent"] / line["seconds"] if line["seconds"] else 0.0
+    moment = str(line["event_time"])[:16].replace("T", " ")
+    return f"{moment} UTC   {line['sent']:,} of {line['total']:,} requests   {rate:.0f}/s"
+
+
+def outcomes(line: dict[str, Any]) -> str:
+    """Return what came back."""
+    return (
+        f"answered {line['answered']:,}   warned {line['positive']:,}   "
+        f"degraded {line['degraded']:,}   fallback {line['fallback']:,}   "
+        f"refused {line['refused']:,}   lost {line['lost']:,}   "
+        f"feature rows pushed {line['pushed']:,}"
+    )
+
+
+def _print(console: Console, lines: Iterable[dict[str, Any]]) -> None:
+    shown, last = 0.0, None
+    for line in lines:
+        last = line
+        if time.monotonic() - shown >= _PLAIN_SECONDS:
+            shown, last = time.monotonic(), None
+            _print_one(console, line)
+    if last is not None:
+        _print_one(console, last)
+
+
+def _print_one(console: Console, line: dict[str, Any]) -> None:
+    console.print(f"      {headline(line)}   p99 {line['p99']['client']:.1f} ms", highlight=False)
+    console.print(f"      {outcomes(line)}", highlight=False)

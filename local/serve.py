@@ -1,0 +1,71 @@
+"""`make serve`: the servers of a use case on this machine, until Ctrl-C.
+
+It trains a model first when there is none for the time that it looks from, and prints a request
+that works. The online store holds the features of that time, so the request carries it.
+"""
+
+import argparse
+import shlex
+import signal
+import sys
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+from rich.text import Text
+
+from feature_repo import catalog
+from local.demo import REPLAY_DAYS, default_moment, interrupts, moment_of, run
+from local.progress import Progress
+from local.serving import serving
+from local.traffic import traffic
+from local.workspace import Workspace
+from mlplatform.errors import PlatformError
+
+_PORT: Final = 8080
+
+
+def main() -> None:
+    """Read the command line and serve."""
+    parser = argparse.ArgumentParser(prog="python -m local.serve", description=__doc__)
+    parser.add_argument("--usecase", default="flight_delay", help="a folder under usecases/")
+    parser.add_argument("--as-of", type=moment_of, help="time the servers stand at, UTC; default: "
+                        "a month before the newest label of the source is known")  # fmt: skip
+    parser.add_argument("--root", type=Path, default=Path("build/demo"), help="folder to work in")
+    parser.add_argument("--port", type=int, default=_PORT, help="of the gateway (%(default)s)")
+    options = parser.parse_args()
+    console = Console()
+    interrupts()
+    try:
+        workspace = Workspace(options.root)
+        with workspace.lock():
+            _serve(console, workspace, options)
+    except PlatformError as error:
+        console.print(Text.assemble(("error: ", "bold red"), str(error)), soft_wrap=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        console.print("\nstopped; every process that was started has been ended")
+
+
+def _serve(console: Console, workspace: Workspace, options: argparse.Namespace) -> None:
+    code, progress = catalog.load(options.usecase), Progress(console)
+    moment: datetime = options.as_of or default_moment(code, REPLAY_DAYS)
+    summary = run(console, progress, workspace, code, moment)
+    if summary.verdict == "failed":
+        raise PlatformError(f"there is nothing to serve: {summary.reason}")
+    console.print()
+    with serving(workspace, code, moment, progress.say, port=options.port) as running:
+        body = next(traffic(code, moment, moment + timedelta(days=1)).bodies()).decode()
+        url = f"{running.url}/v1/{running.usecase}/score"
+        console.print(f"\n{running.usecase} version {running.model.version} answers at {url}\n")
+        header = shlex.quote("content-type: application/json")
+        console.print(
+            f"curl -s {url} -H {header} -d {shlex.quote(body)}\n", soft_wrap=True, highlight=False
+        )
+        console.print(f"{running.url}/openapi.json   {running.url}/metrics   Ctrl-C ends it")
+        signal.pause()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,229 @@
+"""An export appears whole, never changes, and is compared byte by byte when made again."""
+
+import shutil
+import stat
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mlplatform.errors import ModelError
+from serving.triton import export as module
+from serving.triton.config import Target
+from serving.triton.export import Export
+from tests.unit.serving.triton.conftest import FEATURES, Signed, layout, logistic, spec
+
+MODEL = "repository/flight_delay"
+FILES = {
+    "embedded": [
+        "golden.json",
+        f"{MODEL}/3/model.onnx",
+        f"{MODEL}/3/model.py",
+        f"{MODEL}/config.pbtxt",
+        "served.json",
+    ],
+    "gpu": ["golden.json", f"{MODEL}/3/model.onnx", f"{MODEL}/config.pbtxt", "served.json"],
+}
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.mark.parametrize("target", ["embedded", "gpu"])
+def test_a_signed_model_becomes_what_triton_loads(signed: Signed, target: Target) -> None:
+    made = signed.export(target)
+
+    assert signed.out / f"flight_delay-v3-{target}" == made.folder
+    assert FILES[target] == sorted(files(made.folder))
+    assert (signed.directory / "model.onnx").read_bytes() == files(made.folder)[
+        f"{MODEL}/3/model.onnx"
+    ]
+
+
+def test_the_gateway_is_told_what_the_model_must_be_fed(signed: Signed) -> None:
+    served = signed.export().served
+
+    assert ("flight_delay", 3, signed.ref.digest, FEATURES, 0.5, layout()) == (
+        served.name,
+        served.version,
+        served.digest,
+        served.features,
+        served.threshold,
+        served.layout,
+    )
+
+
+def test_the_version_directory_is_the_registered_version(
+    tmp_path: Path, sign: Callable[..., Signed]
+) -> None:
+    made = sign(tmp_path, version=17, run_id="run-17").export()
+
+    assert ["17"] == [path.name for path in (made.repository / "flight_delay").glob("[0-9]*")]
+
+
+def test_files_are_read_only_and_folders_can_be_removed(signed: Signed) -> None:
+    folder = signed.export().folder
+    modes = {stat.S_IMODE(path.stat().st_mode) for path in folder.rglob("*") if path.is_file()}
+
+    assert {0o444} == modes
+    assert 0o755 == stat.S_IMODE(folder.stat().st_mode)
+
+
+def test_what_was_exported_can_be_read_back(signed: Signed) -> None:
+    made = signed.export()
+
+    assert made == Export.load(made.folder)
+
+
+@pytest.mark.parametrize("name", ["served.json", "golden.json"])
+@pytest.mark.parametrize("damage", [b"{", b"{}", None], ids=["cut", "empty", "absent"])
+def test_a_folder_that_is_no_export_is_refused(
+    signed: Signed, name: str, damage: bytes | None
+) -> None:
+    folder = signed.export().folder
+    (folder / name).unlink()
+    if damage is not None:
+        (folder / name).write_bytes(damage)
+
+    with pytest.raises(ModelError, match="holds no exported model"):
+        Export.load(folder)
+
+
+def test_exporting_again_changes_nothing(signed: Signed) -> None:
+    made = signed.export()
+    before = {path: path.stat().st_mtime_ns for path in made.folder.rglob("*")}
+
+    assert made == signed.export()
+    assert before == {path: path.stat().st_mtime_ns for path in made.folder.rglob("*")}
+    assert [made.folder] == list(signed.out.iterdir())
+
+
+def test_both_targets_of_a_version_lie_beside_each_other(signed: Signed) -> None:
+    assert signed.export("gpu").folder != signed.export("embedded").folder
+
+
+@pytest.mark.parametrize("name", FILES["embedded"])
+def test_a_changed_byte_anywhere_is_refused(signed: Signed, name: str) -> None:
+    path = signed.export().folder / name
+    content = path.read_bytes()
+    path.chmod(0o644)
+
+    for position in np.linspace(0, len(content) - 1, 12).astype(int).tolist():
+        changed = bytearray(content)
+        changed[position] ^= 1
+        path.write_bytes(changed)
+        with pytest.raises(ModelError, match=f"{name} differs"):
+            signed.export()
+    path.write_bytes(content)
+    assert 3 == signed.export().served.version
+
+
+@pytest.mark.parametrize("name", FILES["embedded"])
+def test_a_file_that_is_gone_is_refused(signed: Signed, name: str) -> None:
+    (signed.export().folder / name).unlink()
+
+    with pytest.raises(ModelError, match=f"{name} is missing"):
+        signed.export()
+
+
+@pytest.mark.parametrize(
+    "name", ["added", "repository/other/config.pbtxt", f"{MODEL}/4/model.onnx", f"{MODEL}/3/x.so"]
+)
+def test_an_added_file_is_refused(signed: Signed, name: str) -> None:
+    path = signed.export().folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"")
+
+    with pytest.raises(ModelError, match="was added"):
+        signed.export()
+
+
+@pytest.mark.parametrize("name", FILES["embedded"])
+def test_a_link_to_the_same_bytes_is_refused(signed: Signed, name: str, tmp_path: Path) -> None:
+    path = signed.export().folder / name
+    path.rename(tmp_path / "elsewhere")
+    path.symlink_to(tmp_path / "elsewhere")
+
+    with pytest.raises(ModelError, match=f"{name} differs"):
+        signed.export()
+
+
+@pytest.mark.parametrize("where", ["to a folder", "to nowhere"])
+def test_a_link_in_place_of_the_folder_is_refused_and_not_followed(
+    signed: Signed, tmp_path: Path, where: str
+) -> None:
+    target = tmp_path / "target"
+    if where == "to a folder":
+        target.mkdir()
+    signed.out.mkdir()
+    (signed.out / "flight_delay-v3-embedded").symlink_to(target)
+
+    with pytest.raises(ModelError, match="it is no folder"):
+        signed.export()
+    assert [] == list(target.glob("*"))
+
+
+def test_a_changed_spec_needs_the_old_folder_removed(signed: Signed) -> None:
+    folder = signed.export().folder
+    stricter = replace(signed, spec=spec(decision_threshold=0.7))
+
+    with pytest.raises(ModelError, match=r"served\.json differs"):
+        stricter.export()
+    shutil.rmtree(folder)
+    assert 0.7 == stricter.export().served.threshold
+
+
+def test_a_write_that_fails_leaves_nothing_behind(
+    signed: Signed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = []
+
+    def full(path: Path, content: bytes) -> int:
+        written.append(path)
+        if len(written) == 3:
+            raise OSError(28, "No space left on device")
+        with path.open("wb") as file:
+            return file.write(content)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space left"):
+        signed.export()
+
+    assert 3 == len(written)
+    assert [] == list(signed.out.iterdir())
+
+
+def test_exports_at_the_same_time_agree_on_one_folder(signed: Signed) -> None:
+    made: list[Export] = []
+    threads = [threading.Thread(target=lambda: made.append(signed.export())) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert 4 * [made[0]] == made
+    assert [made[0].folder] == list(signed.out.iterdir())
+
+
+def test_another_model_of_the_same_version_does_not_replace_the_first(
+    signed: Signed, tmp_path: Path, sign: Callable[..., Signed]
+) -> None:
+    signed.export()
+    other = sign(tmp_path / "other", bytes(logistic(weight=0.5).SerializeToString()))
+
+    with pytest.raises(ModelError, match="differs"):
+        replace(other, out=signed.out).export()
+
+
+def test_the_copied_model_file_is_the_one_of_the_package(signed: Signed) -> None:
+    source = Path(module.__file__).with_name("embedded_model.py").read_bytes()
+
+    assert source == files(signed.export().folder)[f"{MODEL}/3/model.py"]
