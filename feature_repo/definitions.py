@@ -13,7 +13,7 @@ from typing import Any, Final
 from feast import Entity, FeatureService, FeatureView
 from feast.data_source import DataSource
 
-from feature_repo import catalog
+from feature_repo import catalog, layout
 from mlplatform.errors import SpecError
 
 KINDS: Final = (DataSource, Entity, FeatureView, FeatureService)
@@ -48,9 +48,11 @@ def gather(modules: Mapping[str, object]) -> dict[str, Any]:
 
 
 def declared() -> dict[str, Any]:
-    """Return the Feast objects of all use cases."""
-    return gather(
-        {name: importlib.import_module(f"usecases.{name}.features") for name in catalog.names()}
+    """Return the Feast objects of all use cases, views with their place in the online store."""
+    return layout.stamp(
+        gather(
+            {name: importlib.import_module(f"usecases.{name}.features") for name in catalog.names()}
+        )
     )
 
 

@@ -154,19 +154,16 @@ def entity(values: Sequence[str | int | None]) -> bytes | None:
     """
     parts = []
     for value in values:
-        if value is None:
-            return None
-        if type(value) is str:
-            text = value.encode()
+        kind = type(value)
+        if kind is str:
+            text = value.encode()  # type: ignore[union-attr]
             parts.append(b"%d:%b" % (len(text), text))
-        elif isinstance(value, bool) or not isinstance(value, str | int | np.integer):
-            raise DataError(
-                f"key value {value!r} is {type(value).__name__}: keys are text or integers"
-            )
-        elif isinstance(value, str):
-            parts.append(entity([str(value)]) or b"")
+        elif kind is int:
+            parts.append(b"i%d;" % value)
+        elif value is None:
+            return None
         else:
-            parts.append(b"i%d;" % int(value))
+            parts.append(_unusual(value))
     return b"".join(parts)
 
 
@@ -237,6 +234,20 @@ def times_of(place: Section, raw: bytes) -> tuple[int, int] | None:
         int.from_bytes(event, "little", signed=True),
         int.from_bytes(created, "little", signed=True),
     )
+
+
+def null_place(slot: Slot) -> tuple[int, int]:
+    """Return the byte of a field's null bit in its section, and the bit's value in it."""
+    return _HEAD + slot.bit // 8, 1 << slot.bit % 8
+
+
+def _unusual(value: Any) -> bytes:
+    """Return the name of a key value of a subclass or of numpy's types."""
+    if isinstance(value, str):
+        return entity([str(value)]) or b""
+    if isinstance(value, int | np.integer) and not isinstance(value, bool):
+        return b"i%d;" % int(value)
+    raise DataError(f"key value {value!r} is {type(value).__name__}: keys are text or integers")
 
 
 def _view_fingerprint(view: OnlineView) -> int:

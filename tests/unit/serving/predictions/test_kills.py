@@ -15,11 +15,12 @@ import pytest
 import redis as vendor
 
 from feature_repo import predictions
-from local.redis_server import Redis, redis_program
+from local.redis_server import Redis, free_port, redis_program
 from local.supervisor import Handle, Supervisor
 from serving.predictions import stream
+from serving.predictions.archive import Archiver
 from tests.unit.serving.gateway.conftest import RedisProcess
-from tests.unit.serving.predictions.conftest import MakeRow
+from tests.unit.serving.predictions.conftest import Commands, MakeRow
 
 KEY = stream.key("flights")
 NOON = 1_700_049_600_000
@@ -71,6 +72,7 @@ def test_an_archiver_that_is_killed_after_a_step_leaves_every_row_once(
     root: Path,
     redis: Redis,
     client: "vendor.Redis",
+    commands: Commands,
     make_row: MakeRow,
     request: pytest.FixtureRequest,
 ) -> None:
@@ -82,7 +84,7 @@ def test_an_archiver_that_is_killed_after_a_step_leaves_every_row_once(
         fields = {stream.FIELD: stream.pack(make_row(number))}
         client.xadd(KEY, fields, id=f"{moment}-{number}")
     client.xadd(KEY, {stream.FIELD: stream.pack(make_row(10))}, id=f"{NOON + hour}-99")
-    assert 0 == archive_once(repository, redis.url, root, "never") or True
+    Archiver(commands, root, "flights").catch_up()
     client.flushall()
     for number in range(8, 21):
         fields = {stream.FIELD: stream.pack(make_row(number))}
@@ -96,16 +98,11 @@ def test_an_archiver_that_is_killed_after_a_step_leaves_every_row_once(
     assert list(range(1, 21)) == archived(root, "gateway-1")
     assert 0 == client.xlen(KEY)
     assert 2 == len(list((root / "flights" / "_quarantine").glob("*.jsonl")))
-    assert 1 == len(list((root / "flights" / "_commits").glob("tmp-*"))) or not list(
-        (root / "flights" / "_commits").glob("tmp-*")
-    )
 
 
 @pytest.fixture
 def supervised(tmp_path: Path) -> Iterator[tuple[str, Handle]]:
     """A Redis that comes back by itself when it is killed."""
-    from local.redis_server import free_port
-
     port = free_port()
     with Supervisor() as supervisor:
         handle = supervisor.start(redis_program(tmp_path / "redis", port))
@@ -127,18 +124,18 @@ def test_every_row_is_archived_once_while_redis_and_the_archiver_are_killed(
     with writer as writing:
         until(lambda: len(put_rows(ledger)) > 100)
         started = time.monotonic()
-        while time.monotonic() - started < 10:
+        while time.monotonic() - started < 7:
             point, times = chance.choice(POINTS[:4]), chance.randint(1, 4)
             archiver = process(repository, "archiver_process", url, root, point, times, 30)
             with archiver as archiving:
                 until(lambda: (root / "flights").exists())
-                end = time.monotonic() + chance.uniform(0.8, 2.0)
+                end = time.monotonic() + chance.uniform(0.8, 1.6)
                 while archiving.poll() is None and time.monotonic() < end:
                     time.sleep(0.01)
                 if archiving.poll() is None:
                     archiving.kill()  # between two steps, wherever it is
-                killed[point if archiving.wait() and time.monotonic() < end else "anywhere"] += 1
-            if killed.total() % 2:
+                killed["archiver"] += archiving.wait() == -signal.SIGKILL
+            if chance.random() < 0.7:
                 restarts = redis.restarts
                 os.kill(redis.pid, signal.SIGKILL)
                 killed["redis"] += 1
@@ -150,12 +147,12 @@ def test_every_row_is_archived_once_while_redis_and_the_archiver_are_killed(
 
     numbers = [number for number, _ in put_rows(ledger)]
     assert numbers == archived(root, "gateway-1")
-    assert 4000 < len(numbers)
+    assert 3000 < len(numbers)
     written, spilled, dropped = map(int, report.split())
     assert written >= len(numbers)
     assert (True, 0) == (spilled > 0, dropped)
-    assert 2 < killed["redis"]
-    assert 3 < killed.total() - killed["redis"]
+    assert 2 <= killed["redis"]
+    assert 4 <= killed["archiver"]
 
 
 @pytest.mark.loop
@@ -174,8 +171,10 @@ def test_a_killed_gateway_loses_only_rows_that_no_disk_or_redis_had_yet(
         writer = process(repository, "writer_process", redis.url, spill, "dead", ledger, 500)
         with writer as writing:
             until(lambda: len(put_rows(ledger)) > 300)
-            if state != "up":
-                redis.signal(signal.SIGKILL if state == "killed" else signal.SIGSTOP)
+            if state == "killed":
+                redis.kill()
+            if state == "stopped":
+                redis.signal(signal.SIGSTOP)
             before = len(put_rows(ledger))
             until(lambda: len(put_rows(ledger)) > before + (400 if state != "stopped" else 300))
             writing.kill()
