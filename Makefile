@@ -95,6 +95,14 @@ test-thorough: setup ## The point-in-time join against its oracle, ten thousand 
 bench-pit: setup ## The training-set build beside Feast's stores and plain DuckDB
 	@$(BIN)/python -m bench.pit
 
+.PHONY: bench-serving
+bench-serving: setup ## Feature reads and whole requests beside Feast and MLflow (after `make demo`)
+	@$(BIN)/python -m bench.serving
+
+.PHONY: bench-faults
+bench-faults: setup ## Kill, stop and pause the servers under 100 requests/s (after `make demo`)
+	@$(BIN)/python -m bench.faults
+
 ##@ Clean up
 .PHONY: clean
 clean: ## Remove what runs have written (build/), not the installation

@@ -71,15 +71,9 @@ class Replayed(Contract):
 
     @property
     def good(self) -> bool:
-        """Whether everything that is promised held."""
+        """Whether nothing was lost and serving saw what training would; says nothing of speed."""
         broken = self.lost + self.refused + self.unlogged + self.doubled
-        return not broken and self.equal == self.compared and self.in_budget
-
-    @property
-    def in_budget(self) -> bool:
-        """Whether the p99 of whole requests is within the total budget."""
-        total = self.hops["client"]
-        return total.p99 <= total.budget
+        return not broken and self.equal == self.compared
 
 
 def run_replay(

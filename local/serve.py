@@ -33,7 +33,9 @@ def main() -> None:
     parser.add_argument("--as-of", type=moment_of, help="time the servers stand at, UTC; default: "
                         "a month before the newest label of the source is known")  # fmt: skip
     parser.add_argument("--root", type=Path, default=Path("build/demo"), help="folder to work in")
-    parser.add_argument("--port", type=int, default=_PORT, help="of the gateway (%(default)s)")
+    parser.add_argument(
+        "--port", type=int, default=_PORT, help="of the gateway; 0: a free one (%(default)s)"
+    )
     options = parser.parse_args()
     console = Console()
     interrupts()
@@ -55,7 +57,7 @@ def _serve(console: Console, workspace: Workspace, options: argparse.Namespace) 
     if summary.verdict == "failed":
         raise PlatformError(f"there is nothing to serve: {summary.reason}")
     console.print()
-    with serving(workspace, code, moment, progress.say, port=options.port) as running:
+    with serving(workspace, code, moment, progress.say, port=options.port or None) as running:
         body = next(traffic(code, moment, moment + timedelta(days=1)).bodies()).decode()
         url = f"{running.url}/v1/{running.usecase}/score"
         console.print(f"\n{running.usecase} version {running.model.version} answers at {url}\n")

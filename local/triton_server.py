@@ -112,22 +112,22 @@ def triton_program(export: Export, port: int, metrics_port: int, *, root: Path) 
             "--allow-grpc=false",
             f"--metrics-address={_HOST}", f"--metrics-port={metrics_port}",
             "--allow-gpu-metrics=false",
+            "--log-info=false",  # its tables would push the reason of a failed start out of sight
         ],
         log=root / f"{model}-v{version}-{port}.log",
         ready=ready,
+        cwd=Path("/"),  # the first place where the model's Python looks for modules
         env=_environment(installed),
         patience_seconds=_PATIENCE_SECONDS,
     )  # fmt: skip
 
 
 def _environment(installed: _Installation) -> dict[str, str]:
-    """Return the server's environment: nothing of ours that could redirect its Python."""
+    """Return the server's environment; its Python runs isolated and reads no PYTHON* variable."""
     return {
-        # The stub finds its packages by the `python3` that it finds first.
+        # The model's Python finds its packages by the first `python3` here.
         "PATH": f"{installed.environment / 'bin'}:/usr/bin:/bin",
         "LD_LIBRARY_PATH": ":".join(map(str, installed.libraries)),
-        "PYTHONDONTWRITEBYTECODE": "1",  # the model repository stays as it was exported
-        "PYTHONNOUSERSITE": "1",
         "OMP_NUM_THREADS": "1",
         "HOME": os.environ.get("HOME", "/"),
     }

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import ROOT
 from tests.loop.platform_copy import Platform
 
 QUICK = {
@@ -49,6 +50,8 @@ def new_platform(
     def new(name: str) -> Platform:
         folder = tmp_path_factory.mktemp(name)
         checkout = copy_repository(folder / "checkout")
+        server = Path("local", "triton", ".venv")  # installed once, by `make setup`
+        (checkout / server).symlink_to(ROOT / server)
         spec = checkout / "usecases" / "flight_delay" / "usecase.yaml"
         text = spec.read_text()
         for old, quick in QUICK.items():

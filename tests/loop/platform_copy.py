@@ -41,9 +41,15 @@ class Platform:
     def environment(self) -> dict[str, str]:
         return os.environ | {"PYTHONPATH": str(self.checkout), "COLUMNS": "400", "NO_COLOR": "1"}
 
-    def demo(self, as_of: str = AS_OF) -> "subprocess.CompletedProcess[str]":
+    def demo(
+        self, as_of: str = AS_OF, *, replay_days: float = 0, rate: float = 100
+    ) -> "subprocess.CompletedProcess[str]":
+        replay = ["--replay-days", str(replay_days), "--rate", str(rate)]
+        return self.python(*self.command[1:], "--as-of", as_of, *replay)
+
+    def python(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
-            [*self.command, "--as-of", as_of],
+            [sys.executable, *arguments],
             cwd=self.checkout,
             env=self.environment,
             capture_output=True,
