@@ -147,7 +147,7 @@ def _train(
         create_key_pair(*workspace.keys)
     with mlflow_server(workspace.mlflow) as server:
         progress.say("start", f"MLflow server at {server.url}")
-        (package,) = compile_all(workspace.packages, PipelineSettings.load())
+        package, *_ = compile_all(workspace.packages, PipelineSettings.load())
         progress.say("start", f"pipeline compiled to {package}")
         started = progress.seconds
         ran = _run_pipeline(progress, workspace, package, usecase, moment, server.url)

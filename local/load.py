@@ -12,7 +12,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Final, Self, cast
 from urllib.parse import urlsplit
 
 _END: Final = b"\r\n\r\n"
@@ -48,8 +48,8 @@ class _Connection(asyncio.Protocol):
         self._buffer = bytearray()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 (TCP gives one)
-        self._transport = transport
+        # What asyncio gives a TCP protocol; uvloop's is none of its subclasses.
+        self._transport = cast(asyncio.Transport, transport)
 
     def send(self, payload: bytes) -> "asyncio.Future[tuple[int, bytes]]":
         self.answer = asyncio.get_running_loop().create_future()

@@ -230,12 +230,12 @@ def main() -> None:
     code = catalog.load(options.usecase)
     requests = traffic(code, options.start, options.end)
     feed = updates(code, options.start, options.end, requests.times)
-    writer = stores.open_writer(stores.open_store(options.data_root, options.redis))
+    pusher = stream.Pusher(stores.open_store(options.data_root, options.redis))
 
     async def run() -> list[Answer]:
         async with Client(options.gateway) as client:
             path = f"/v1/{options.usecase}/score"
-            answers, _ = await replay(client, path, requests, feed, writer.write, options.rate)
+            answers, _ = await replay(client, path, requests, feed, pusher.write, options.rate)
             return answers
 
     answers = uvloop.run(run())

@@ -7,6 +7,7 @@ A region that no process maps belongs to nobody. It runs in the server's own Pyt
 library only, and leaves regions alone that it may not look into.
 """  # noqa: INP001 (a script of another project, not a package)
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -26,7 +27,8 @@ def remove_left_regions(prefix: str) -> None:
             continue
         left = {name: path for name, path in left.items() if name not in mapped}
     for path in left.values():
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # gone, or somebody else's after all
+            path.unlink()
 
 
 if __name__ == "__main__":
