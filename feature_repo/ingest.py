@@ -151,8 +151,13 @@ def write_features(
 
 def newest_created(store: Any, view: Any) -> datetime:
     """Return the newest `created_timestamp` that a view's parts hold; 1970 when there are none."""
-    newest = _newest(sorted(_history(store, view).glob("part-*.parquet")), "created_timestamp")
+    newest = _newest(history_parts(store, view), "created_timestamp")
     return _EPOCH if newest is None else newest
+
+
+def history_parts(store: Any, view: Any) -> list[Path]:
+    """Return the files of a view's history, sorted by name; none before its first row."""
+    return sorted(_history(store, view).glob("part-*.parquet"))
 
 
 def _history(store: Any, view: Any) -> Path:

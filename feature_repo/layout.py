@@ -10,6 +10,8 @@ It refuses what a packed value cannot hold, by name: text features, views withou
 that a service renames.
 """
 
+import copy
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -17,6 +19,8 @@ from typing import Any, Final
 from feature_repo import packed
 from mlplatform.contracts import OnlineField, OnlineGroup, OnlineLayout, OnlineType, OnlineView
 from mlplatform.errors import SpecError
+
+_LOG: Final = logging.getLogger("mlplatform.features")
 
 TAG: Final = "packed"
 """Feast tag of a view: its placements, `<group fingerprint>@<offset>` with commas between."""
@@ -83,6 +87,10 @@ def of_service(service: Any, views: Mapping[str, Any], project: str) -> OnlineLa
     Raises:
         SpecError: A view is unknown, renamed or without keys, or a type cannot be packed.
     """
+    return OnlineLayout(project=project, service=service.name, groups=_groups(service, views))
+
+
+def _groups(service: Any, views: Mapping[str, Any]) -> tuple[OnlineGroup, ...]:
     groups: dict[tuple[str, ...], list[OnlineView]] = {}
     for projection in service.feature_view_projections:
         if projection.name not in views:
@@ -96,13 +104,9 @@ def of_service(service: Any, views: Mapping[str, Any], project: str) -> OnlineLa
             )
         view = views[projection.name]
         groups.setdefault(_keys(view), []).append(online_view(view))
-    return OnlineLayout(
-        project=project,
-        service=service.name,
-        groups=tuple(
-            OnlineGroup(keys=keys, views=tuple(sorted(held, key=lambda view: view.name)))
-            for keys, held in sorted(groups.items())
-        ),
+    return tuple(
+        OnlineGroup(keys=keys, views=tuple(sorted(held, key=lambda view: view.name)))
+        for keys, held in sorted(groups.items())
     )
 
 
@@ -130,24 +134,28 @@ def online_view(view: Any) -> OnlineView:
 def stamp(objects: Mapping[str, Any]) -> dict[str, Any]:
     """Return the objects with the placements of each feature view as a tag on a copy of it.
 
+    A service that cannot be packed gives its views no place: it may be for training and batches
+    only. Whoever wants to serve it is refused by `of_service`.
+
     Args:
         objects: Feast objects by any name; those that are no views stay as they are.
-
-    Raises:
-        SpecError: A service cannot be packed.
     """
-    import copy
-
     from feast import FeatureService, FeatureView
 
     views = {item.name: item for item in objects.values() if isinstance(item, FeatureView)}
     tags: dict[str, set[str]] = {}
     for item in objects.values():
-        if isinstance(item, FeatureService):
-            for group in of_service(item, views, "").groups:
-                for section in packed.sections(group):
-                    where = f"{packed.fingerprint(group)}@{section.offset}"
-                    tags.setdefault(section.view.name, set()).add(where)
+        if not isinstance(item, FeatureService):
+            continue
+        try:
+            groups = _groups(item, views)
+        except SpecError as error:
+            _LOG.info("not placed in the online store: %s", error)
+            continue
+        for group in groups:
+            for section in packed.sections(group):
+                where = f"{packed.fingerprint(group)}@{section.offset}"
+                tags.setdefault(section.view.name, set()).add(where)
     stamped = dict(objects)
     for name, item in objects.items():
         if isinstance(item, FeatureView) and item.name in tags:

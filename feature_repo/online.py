@@ -119,13 +119,11 @@ class OnlineReader:
             DataError: A join key is missing, or a value is neither text nor an integer.
         """
         asked: list[bytes] = []
-        order = []
-        for group in self._groups:
-            order.append(_order(group, keys, rows, asked))
+        order = tuple([_order(group, keys, rows, asked) for group in self._groups])
         if not asked:
             asked.append(_bulk(_NOBODY))
         payload = b"*%d\r\n$4\r\nMGET\r\n%b" % (len(asked) + 1, b"".join(asked))
-        return Plan(payload, tuple(order))
+        return Plan(payload, order)
 
     def command(self, keys: Keys, rows: int) -> tuple[bytes, int]:
         """Return the encoded command for these rows and its number of replies, which is 1.
@@ -279,10 +277,10 @@ def _taken(held: Sequence[tuple[int, packed.Slot, int]]) -> tuple[_Taken, ...]:
 def _order(group: _Group, keys: Keys, rows: int, asked: list[bytes]) -> list[int]:
     """Return the place of each row's string among the keys asked for, adding new ones."""
     columns = []
-    for name in group.keys:
-        if name not in keys or len(keys[name]) != rows:
-            raise DataError(f"online features need the key {name} of each of {rows} rows")
-        columns.append(keys[name])
+    for key in group.keys:
+        if key not in keys or len(keys[key]) != rows:
+            raise DataError(f"online features need the key {key} of each of {rows} rows")
+        columns.append(keys[key])
     prefix, entity = group.prefix, packed.entity
     places: dict[tuple[str | int | None, ...], int] = {}
     order = []
@@ -338,7 +336,11 @@ def _take(matrix: npt.NDArray[np.float32], raw: bytes, group: _Group, taken: _Ta
         bits = _viewed(raw, "<u1", group).take(taken.null_byte, axis=1) & taken.null_bit
         if bits.any():
             values = np.where(bits, np.float64(np.nan), values)
-    matrix[:, taken.columns] = values
+    if taken.dtype == "<f8":
+        with np.errstate(over="ignore", invalid="ignore"):  # beyond float32 it is infinite
+            matrix[:, taken.columns] = values
+    else:
+        matrix[:, taken.columns] = values
 
 
 def _input(

@@ -16,7 +16,7 @@ This module is the pure codec: no Redis, no Feast. It refuses values and keys of
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final
 
@@ -78,6 +78,8 @@ class Section:
         times: Offset of the event time in the section; the creation time follows it.
         size: Bytes of the section.
         slots: Places of its fields, in the view's order.
+        record: The section as a structured type: `fingerprint`, `nulls`, `event`, `created` and
+            the values by the number of their bit.
     """
 
     view: OnlineView
@@ -86,17 +88,7 @@ class Section:
     times: int
     size: int
     slots: tuple[Slot, ...]
-
-    @property
-    def record(self) -> np.dtype[Any]:
-        """The section as a structured type: `fingerprint`, `nulls`, `event`, `created`, `0`..."""
-        names = ["fingerprint", "nulls", "event", "created", *(str(s.bit) for s in self.slots)]
-        nulls = f"({_null_bytes(self.view)},)u1"
-        formats = ["<u4", nulls, "<i8", "<i8", *(TYPES[slot.dtype] for slot in self.slots)]
-        places = [0, _HEAD, self.times, self.times + 8, *(slot.offset for slot in self.slots)]
-        return np.dtype(
-            {"names": names, "formats": formats, "offsets": places, "itemsize": self.size}
-        )
+    record: np.dtype[Any] = field(compare=False)
 
 
 def section(view: OnlineView, offset: int = 0) -> Section:
@@ -105,14 +97,28 @@ def section(view: OnlineView, offset: int = 0) -> Section:
     place = times + 16
     places = {}
     for width in (8, 4, 1):
-        for bit, field in enumerate(view.fields):
-            if np.dtype(TYPES[field.dtype]).itemsize == width:
+        for bit, held in enumerate(view.fields):
+            if np.dtype(TYPES[held.dtype]).itemsize == width:
                 places[bit] = place
                 place += width
     slots = tuple(
-        Slot(field.name, field.dtype, places[bit], bit) for bit, field in enumerate(view.fields)
+        Slot(held.name, held.dtype, places[bit], bit) for bit, held in enumerate(view.fields)
     )
-    return Section(view, _view_fingerprint(view), offset, times, _aligned(place), slots)
+    size = _aligned(place)
+    record = np.dtype(
+        {
+            "names": ["fingerprint", "nulls", "event", "created", *(str(s.bit) for s in slots)],
+            "formats": [
+                "<u4",
+                f"({_null_bytes(view)},)u1",
+                *("<i8", "<i8"),
+                *(TYPES[slot.dtype] for slot in slots),
+            ],
+            "offsets": [0, _HEAD, times, times + 8, *(slot.offset for slot in slots)],
+            "itemsize": size,
+        }
+    )
+    return Section(view, _view_fingerprint(view), offset, times, size, slots, record)
 
 
 @lru_cache(maxsize=256)
@@ -154,11 +160,10 @@ def entity(values: Sequence[str | int | None]) -> bytes | None:
     """
     parts = []
     for value in values:
-        kind = type(value)
-        if kind is str:
-            text = value.encode()  # type: ignore[union-attr]
+        if type(value) is str:
+            text = value.encode()
             parts.append(b"%d:%b" % (len(text), text))
-        elif kind is int:
+        elif type(value) is int:
             parts.append(b"i%d;" % value)
         elif value is None:
             return None
@@ -256,7 +261,7 @@ def _view_fingerprint(view: OnlineView) -> int:
 
 
 def _described(view: OnlineView) -> list[Any]:
-    return [view.name, [[field.name, field.dtype] for field in view.fields]]
+    return [view.name, [[held.name, held.dtype] for held in view.fields]]
 
 
 def _null_bytes(view: OnlineView) -> int:

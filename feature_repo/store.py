@@ -20,11 +20,13 @@ PROJECT: Final = "mlplatform"
 _TIME: Final = "event_timestamp"
 
 
-def open_store(root: str) -> Any:
+def open_store(root: str, redis_url: str | None = None) -> Any:
     """Return the `feast.FeatureStore` of a data root; its folder is created when missing.
 
     Args:
         root: Data root: `<root>/registry.db` and `<root>/offline/` belong to the store.
+        redis_url: Online store: redis://[user:password@]host:port[/db], rediss:// for TLS; nothing
+            connects before the first read or write. None: the store has no online store.
 
     Raises:
         ServiceError: Feast refuses the configuration or its registry cannot be read.
@@ -34,7 +36,7 @@ def open_store(root: str) -> Any:
     from feature_repo.offline_store import AsofOfflineStoreConfig
 
     base = Path(root).resolve()
-    with _feast_errors(
+    with feast_errors(
         f"feature store at {base} cannot be opened",
         "if the registry is damaged, delete registry.db and run again",
     ):
@@ -45,10 +47,19 @@ def open_store(root: str) -> Any:
                 provider="local",
                 registry=str(base / "registry.db"),
                 offline_store=AsofOfflineStoreConfig(root=str(base / "offline")),
-                online_store=None,
+                online_store=_online(redis_url),
+                batch_engine={"type": "feature_repo.online_engine.PackedComputeEngine"},
                 entity_key_serialization_version=3,
             )
         )
+
+
+def _online(redis_url: str | None) -> Any:
+    if redis_url is None:
+        return None
+    from feature_repo.online_store import PackedRedisOnlineStoreConfig, connection_string
+
+    return PackedRedisOnlineStoreConfig(connection_string=connection_string(redis_url))
 
 
 def apply(store: Any) -> tuple[str, ...]:
@@ -68,7 +79,7 @@ def apply(store: Any) -> tuple[str, ...]:
 
     objects = list(definitions.declared().values())
     names = {(type(item), item.name) for item in objects}
-    with _feast_errors(
+    with feast_errors(
         f"feature store {store.project}: apply failed",
         "check the definitions in usecases/*/features.py",
     ):
@@ -95,7 +106,7 @@ def join_features(store: Any, service: str, labels: pl.DataFrame) -> pl.DataFram
         DataError: The labels lack a key, or the join did not return each label once.
         ServiceError: The registry has no such service, or Feast failed otherwise.
     """
-    with _feast_errors(
+    with feast_errors(
         f"feature service {service}: the join failed",
         "apply the definitions first (feature_repo.store.apply)",
     ):
@@ -124,7 +135,7 @@ def _entities(labels: pl.DataFrame, keys: list[str], service: str) -> pl.DataFra
 
 
 @contextmanager
-def _feast_errors(what: str, advice: str) -> Iterator[None]:
+def feast_errors(what: str, advice: str) -> Iterator[None]:
     """Turn what Feast raises (bare exceptions of many kinds) into a `ServiceError`."""
     try:
         yield

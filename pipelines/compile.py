@@ -10,18 +10,22 @@ from mlplatform.settings import PipelineSettings
 
 
 def compile_all(out: Path, settings: PipelineSettings) -> tuple[Path, ...]:
-    """Write every pipeline to `<out>/<name>.yaml` and return the files.
+    """Write every pipeline to `<out>/<name>.yaml` and return the files, training's first.
 
     Equal settings give equal bytes: nothing in the file depends on time or machine.
     """
     from kfp import compiler
 
-    from pipelines import training
+    from pipelines import batch_scoring, training
 
     out.mkdir(parents=True, exist_ok=True)
-    path = out / f"{training.NAME}.yaml"
-    compiler.Compiler().compile(training.training_pipeline(settings), str(path))
-    return (path,)
+    pipelines = {
+        training.NAME: training.training_pipeline(settings),
+        batch_scoring.NAME: batch_scoring.batch_scoring_pipeline(settings),
+    }
+    for name, pipeline in pipelines.items():
+        compiler.Compiler().compile(pipeline, str(out / f"{name}.yaml"))
+    return tuple(out / f"{name}.yaml" for name in pipelines)
 
 
 def main() -> None:

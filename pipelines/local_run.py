@@ -1,4 +1,4 @@
-"""Run a compiled pipeline on this machine: `python -m pipelines.local_run PACKAGE --as-of …`.
+"""Run a compiled pipeline on this machine: `python -m pipelines.local_run PACKAGE …`.
 
 The process that `make demo` starts. It hands the very YAML file that Kubeflow would get to KFP's
 own local runner; each step is a process of this Python, without a virtual environment of its own.
@@ -38,16 +38,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m pipelines.local_run", description=__doc__)
     parser.add_argument("package", type=Path, help="compiled pipeline, a YAML file")
     parser.add_argument("--usecase", required=True)
+    parser.add_argument("--as-of", help="time that training looks from, e.g. 2014-01-02T00:00:00Z")
     parser.add_argument(
-        "--as-of", required=True, help="time the run looks from, e.g. 2014-01-02T00:00:00Z"
+        "--set",
+        action="append",
+        default=[],
+        type=_parameter,
+        metavar="NAME=VALUE",
+        help="another parameter of the pipeline, may be repeated",
     )
     parser.add_argument("--pipeline-root", type=Path, required=True, help="folder for artifacts")
     options = parser.parse_args()
     try:
-        arguments = {"usecase": options.usecase, "as_of": options.as_of}
+        as_of = {} if options.as_of is None else {"as_of": options.as_of}
+        arguments = {"usecase": options.usecase, **as_of, **dict(options.set)}
         run(options.package, options.pipeline_root, arguments)
     except RuntimeError as error:
         sys.exit(f"the pipeline failed: {error}")
+
+
+def _parameter(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not name.isidentifier() or not equals:
+        raise argparse.ArgumentTypeError("write NAME=VALUE")
+    return name, value
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ journal and exits with 1, without a traceback.
 
 import logging
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,11 +24,13 @@ from mlplatform.contracts import (
     Champion,
     Evaluation,
     GateReport,
+    Manifest,
     ModelRef,
     TrainingSet,
     UseCase,
+    Window,
 )
-from mlplatform.errors import DataError, PlatformError, shorten
+from mlplatform.errors import DataError, NotFoundError, PlatformError, shorten
 from mlplatform.ledger import Ledger
 from mlplatform.settings import (
     ComputeSettings,
@@ -178,6 +181,46 @@ def register(
     return result
 
 
+def batch_score(
+    usecase: str, run_id: str, model: str, start: str, end: str, output: str, manifest: str
+) -> None:
+    """Score a window below folder `output`; write the manifest to folder `manifest` as well."""
+    from feature_repo import ingest
+    from feature_repo.store import apply, join_features, open_store
+    from pipelines.steps.batch_score import batch_score as step
+
+    root = DataSettings.load().root
+    with _task("batch_score", usecase, run_id) as journal:
+        code, window = catalog.load(usecase), _window(start, end)
+        ref = _asked_for(code.spec.name, model)
+        with tempfile.TemporaryDirectory(prefix="mlplatform-") as scratch:
+            directory, signed = _verified(ref, Path(scratch) / "model")
+            store = open_store(root)
+            apply(store)
+            raw = ingest.read_raw(usecase, root, window.end)
+            ingest.write_features(usecase, store, raw, window.end)
+
+            def join(rows: pl.DataFrame) -> pl.DataFrame:
+                return join_features(store, signed.feature_service, rows)
+
+            result = step(
+                code.spec,
+                code.labels(raw),
+                window=window,
+                join=join,
+                request=code.request,
+                request_inputs=code.request_inputs,
+                model=directory / "model.onnx",
+                ref=ref,
+                manifest=signed,
+                out=Path(output) / usecase / f"v{ref.version}" / _name(window),
+                git_commit=PlatformSettings.load().git_commit,
+                now=datetime.now(UTC),
+            )
+        artifacts.write(Path(manifest), "scores", result)
+        journal["scores"] = result.model_dump(mode="json")
+
+
 def record(usecase: str, run_id: str, state: str, error: str) -> None:
     """Turn the journal of this run into rows of the ledger; running it twice adds nothing."""
     _log_to_stderr()
@@ -227,12 +270,24 @@ def _moment(text: str) -> datetime:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError as error:
-        raise PlatformError(
-            f"as_of {text!r} is not a time: write it as 2014-01-02T00:00:00Z"
-        ) from error
+        raise PlatformError(f"{text!r} is not a time: write it as 2014-01-02T00:00:00Z") from error
     if moment.tzinfo is None:
-        raise PlatformError(f"as_of {text!r} has no zone: write it in UTC, ending in Z")
+        raise PlatformError(f"{text!r} has no zone: write it in UTC, ending in Z")
     return moment.astimezone(UTC)
+
+
+def _window(start: str, end: str) -> Window:
+    window = Window(start=_moment(start), end=_moment(end))
+    if window.start >= window.end:
+        raise DataError(
+            f"the window from {start} to {end} is empty: its end is not after its start"
+        )
+    return window
+
+
+def _name(window: Window) -> str:
+    """Return a window as the name of a folder; names sort as windows do."""
+    return "-".join(f"{moment:%Y%m%dT%H%M%S%fZ}" for moment in (window.start, window.end))
 
 
 def _previous_rows(spec: UseCase, moment: datetime) -> int | None:
@@ -265,22 +320,12 @@ def _labels(code: catalog.UseCaseCode, raw: catalog.Raw) -> pl.DataFrame:
 
 def _champion(name: str, data: TrainingSet, folder: Path) -> Champion | None:
     """Fetch the model that is served now and verify it; None before the first rollout."""
-    from mlplatform import signing
+    from mlplatform.signing import MODEL
 
-    registry = _registry()
-    ref = registry.by_alias(name, "champion")
+    ref = _registry().by_alias(name, "champion")
     if ref is None:
         return None
-    directory = registry.download(name, ref.version, folder)
-    manifest = signing.verify(
-        directory,
-        _keys().public,
-        name=name,
-        version=ref.version,
-        run_id=ref.run_id,
-        model_digest=ref.digest,
-        signature=ref.signature,
-    )
+    directory, manifest = _verified(ref, folder)
     title = f"{name} version {ref.version}"
     if gone := [feature for feature in manifest.features if feature not in data.features]:
         raise DataError(
@@ -288,7 +333,37 @@ def _champion(name: str, data: TrainingSet, folder: Path) -> Champion | None:
             f"{data.feature_service} no longer has, so the two cannot be compared: keep the "
             "feature in the service until a model without it is champion"
         )
-    return Champion(name=title, path=directory / signing.MODEL, features=manifest.features)
+    return Champion(name=title, path=directory / MODEL, features=manifest.features)
+
+
+def _verified(ref: ModelRef, folder: Path) -> tuple[Path, Manifest]:
+    """Fetch a version to `folder`; return it when it is the model that was registered."""
+    from mlplatform import signing
+
+    directory = _registry().download(ref.name, ref.version, folder)
+    manifest = signing.verify(
+        directory,
+        _keys().public,
+        name=ref.name,
+        version=ref.version,
+        run_id=ref.run_id,
+        model_digest=ref.digest,
+        signature=ref.signature,
+    )
+    return directory, manifest
+
+
+def _asked_for(name: str, model: str) -> ModelRef:
+    """Return the version that a number or an alias names."""
+    if model.isdecimal():
+        return _registry().get(name, int(model))
+    found = _registry().by_alias(name, model)
+    if found is None:
+        raise NotFoundError(
+            f"no version of {name} is {model!r}: give a version's number, or the alias champion "
+            "or challenger when there is one"
+        )
+    return found
 
 
 def _keys() -> "KeyPair":

@@ -267,13 +267,7 @@ def _text(content: bytes) -> str:
 
 
 def _pairs(reply: Any) -> list[tuple[str, dict[bytes, bytes]]]:
-    """Return the entries in a reply to XRANGE, whose fields a client may have made a mapping."""
+    """Return the entries in a reply to XRANGE."""
     return [
-        (
-            name.decode(),
-            fields
-            if isinstance(fields, dict)
-            else dict(zip(fields[::2], fields[1::2], strict=True)),
-        )
-        for name, fields in reply
+        (name.decode(), dict(zip(fields[::2], fields[1::2], strict=True))) for name, fields in reply
     ]

@@ -3,7 +3,7 @@
     <out>/<name>-v<version>-<target>/
         repository/<name>/config.pbtxt
         repository/<name>/<version>/model.onnx
-        repository/<name>/<version>/model.py      embedded only
+        repository/<name>/<version>/model.py      embedded only, with an empty file __pycache__
         served.json                               what the gateway must feed it
         golden.json                               rows with the answers that it must give
 
@@ -171,6 +171,9 @@ def export_signed(
     }
     if target == "embedded":
         files[f"{model}/{ref.version}/model.py"] = _EMBEDDED.read_bytes()
+        # Triton's Python ignores the environment and would write its bytecode here. A file in the
+        # folder's place stops that, and stops bytecode that somebody else may have put there.
+        files[f"{model}/{ref.version}/__pycache__"] = b""
     folder = out.resolve() / f"{ref.name}-v{ref.version}-{target}"
     _write_once(folder, files)
     return Export(folder, folder / _REPOSITORY, served, known)

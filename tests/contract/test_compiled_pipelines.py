@@ -10,37 +10,51 @@ from pipelines.compile import compile_all
 
 GOLDEN = Path(__file__).parent / "golden"
 
+GPU = PipelineSettings(
+    image="registry.example.com/mlplatform-python@sha256:" + "0" * 64,
+    gpu_count=1,
+    node_selector={"pool": "ml"},
+)
 CASES = {
-    "training": PipelineSettings(),
-    "training-gpu": PipelineSettings(
-        image="registry.example.com/mlplatform-python@sha256:" + "0" * 64,
-        gpu_count=1,
-        node_selector={"pool": "ml"},
-    ),
+    "batch_scoring": ("batch_scoring", PipelineSettings()),
+    "training": ("training", PipelineSettings()),
+    "training-gpu": ("training", GPU),
 }
+"""The pipeline and the settings of each golden file."""
+
+
+def compiled(out: Path, case: str) -> str:
+    """Return a case's pipeline as it is compiled now."""
+    name, settings = CASES[case]
+    (path,) = [path for path in compile_all(out, settings) if path.stem == name]
+    return path.read_text()
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_pipeline_compiles_to_its_golden_file(name: str, tmp_path: Path) -> None:
-    (path,) = compile_all(tmp_path, CASES[name])
+    expected = (GOLDEN / f"{name}.yaml").read_text()
 
-    assert (GOLDEN / f"{name}.yaml").read_text() == path.read_text(), "make golden, then review"
+    assert expected == compiled(tmp_path, name), "make golden, then review"
 
 
 def test_compiling_twice_gives_equal_bytes(tmp_path: Path) -> None:
-    (first,) = compile_all(tmp_path / "first", PipelineSettings())
-    (second,) = compile_all(tmp_path / "second", PipelineSettings())
+    first = compile_all(tmp_path / "first", PipelineSettings())
+    second = compile_all(tmp_path / "second", PipelineSettings())
 
-    assert first.read_bytes() == second.read_bytes()
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
+
+
+def executors_of(case: str) -> tuple[dict[str, dict[str, object]], ...]:
+    pipeline, platform = yaml.safe_load_all((GOLDEN / f"{case}.yaml").read_text())
+    executors = pipeline["deploymentSpec"]["executors"]
+    placed = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    return executors, placed
 
 
 @pytest.fixture(scope="module")
 def documents() -> tuple[dict[str, dict[str, object]], ...]:
     """The pipeline and its Kubernetes settings, by task, of the case with a GPU."""
-    pipeline, platform = yaml.safe_load_all((GOLDEN / "training-gpu.yaml").read_text())
-    executors = pipeline["deploymentSpec"]["executors"]
-    placed = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
-    return executors, placed
+    return executors_of("training-gpu")
 
 
 Documents = tuple[dict[str, dict[str, object]], ...]
@@ -73,6 +87,15 @@ def test_every_task_has_limits_a_timeout_and_the_image(documents: Documents) -> 
     executors, placed = documents
 
     images = {spec["container"]["image"] for spec in executors.values()}  # type: ignore[index]
-    assert {CASES["training-gpu"].image} == images
+    assert {GPU.image} == images
     assert [] == [name for name, spec in executors.items() if "memoryLimit" not in str(spec)]
     assert [] == [name for name in executors if "activeDeadlineSeconds" not in placed[name]]
+
+
+def test_batch_scoring_can_read_no_private_key_and_the_registry_only_where_it_scores() -> None:
+    _, placed = executors_of("batch_scoring")
+    secrets = {name: str(spec.get("secretAsEnv", "")) for name, spec in placed.items()}
+
+    assert [] == [name for name, spec in placed.items() if "secretAsVolume" in spec]
+    assert ["exec-batch-score"] == [n for n, text in secrets.items() if "registry-password" in text]
+    assert ["exec-validate"] == [n for n, text in secrets.items() if "ledger-url" in text]

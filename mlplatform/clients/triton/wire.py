@@ -245,18 +245,18 @@ class Reader:
 def _parse(head: bytes) -> _Head:
     first, *lines = head.split(b"\r\n")
     if not (status := _STATUS.fullmatch(first)):
-        raise ValueError(f"{shorten(first[:40])}, which is no status line")
+        raise ValueError(f"{first[:40]!r}, which is no status line")
     fields: dict[bytes, bytes] = {}
     for line in lines:
         if not (field := _FIELD.fullmatch(line)):
-            raise ValueError(f"{shorten(line[:40])}, which is no header")
+            raise ValueError(f"{line[:40]!r}, which is no header")
         name = field[1].lower()
         if name in fields:
             raise ValueError(f"two headers {name.decode()}")
         fields[name] = field[2]
     for name in (b"transfer-encoding", b"content-encoding"):
         if name in fields:
-            raise ValueError(f"a {name.decode()} ({shorten(fields[name][:40])})")
+            raise ValueError(f"a {name.decode()} ({fields[name][:40]!r})")
     lengths = [fields.get(name) for name in (b"content-length", b"inference-header-content-length")]
     if lengths[0] is None or not all(
         _LENGTH.fullmatch(text) for text in lengths if text is not None
@@ -274,7 +274,7 @@ def _reason(body: bytes) -> str:
     try:
         return shorten(_READ_REFUSAL.decode(body).error)
     except msgspec.MsgspecError:
-        return shorten(body[:200])
+        return shorten(body[:200].decode(errors="replace"))
 
 
 def _remember(known: dict[Any, bytes], key: Any, value: bytes) -> None:

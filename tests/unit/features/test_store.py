@@ -26,11 +26,20 @@ def entity(name: str, description: str = "") -> Entity:
 
 
 def test_definitions_hold_every_declared_object_at_module_level() -> None:
-    found = {id(value) for value in vars(definitions).values()}
+    found = [value for value in vars(definitions).values() if isinstance(value, definitions.KINDS)]
     declared = [value for value in vars(features).values() if isinstance(value, definitions.KINDS)]
+    views = [value for value in found if isinstance(value, FeatureView)]
 
     assert 11 == len(declared)
-    assert {id(value) for value in declared} <= found
+    assert {(type(value), value.name) for value in declared} <= {
+        (type(value), value.name) for value in found
+    }
+    # A view says where it lies in the online store, and is otherwise as declared.
+    assert [set(view.tags) - {"packed"} for view in features.VIEWS] == [
+        set(view.tags) - {"packed"} for view in views
+    ]
+    assert all("packed" in view.tags for view in views)
+    assert all("packed" not in view.tags for view in features.VIEWS)
 
 
 def test_two_objects_of_one_name_in_two_use_cases_are_refused() -> None:
@@ -127,9 +136,15 @@ def test_a_join_that_loses_a_label_is_refused(
 def test_the_yaml_configures_what_the_code_configures(tmp_path: Path) -> None:
     text = yaml.safe_load((REPO / "feature_store.yaml").read_text())
     written = RepoConfig(**text, repo_path=REPO)
-    coded = store.open_store(str(tmp_path)).config
+    coded = store.open_store(str(tmp_path), "redis://localhost:6379/0").config
 
-    for part in ("project", "provider", "entity_key_serialization_version", "online_store"):
+    for part in (
+        "project",
+        "provider",
+        "entity_key_serialization_version",
+        "online_store",
+        "batch_engine_config",
+    ):
         assert getattr(coded, part) == getattr(written, part), part
     assert type(coded.offline_store) is type(written.offline_store)
     assert "../build/demo/data/registry.db" == written.registry.path

@@ -10,10 +10,10 @@ import sys
 import time
 from pathlib import Path
 
+from mlplatform.clients import redis_sync
 from mlplatform.errors import ServiceError
 from serving.predictions.archive import Archiver
 from serving.predictions.compaction import merge
-from tests.unit.serving.predictions.conftest import Commands
 
 
 def main(url: str, root: Path, point: str, times: int, seconds: float) -> None:
@@ -25,7 +25,7 @@ def main(url: str, root: Path, point: str, times: int, seconds: float) -> None:
             if not left[0]:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-    archiver = Archiver(Commands(url), root, "flights", at=at)
+    archiver = Archiver(redis_sync.connect(url), root, "flights", at=at)
     end = time.monotonic() + seconds
     while True:
         try:

@@ -7,8 +7,9 @@ import pytest
 import redis as vendor
 
 from local.redis_server import Redis, redis_server
+from mlplatform.clients import redis_sync
+from mlplatform.clients.redis_sync import RedisSync
 from mlplatform.contracts.prediction import Prediction
-from mlplatform.errors import ServiceError
 from serving.predictions import stream
 from tests.unit.serving.predictions import rows
 
@@ -56,27 +57,10 @@ def spill(tmp_path: Path) -> Path:
     return tmp_path / "spill"
 
 
-class Commands:
-    """The archiver's connection: a command in, its reply out."""
-
-    def __init__(self, url: str) -> None:
-        self._client = vendor.Redis.from_url(url)
-
-    def execute(self, *command: bytes | str | float) -> object:
-        try:
-            return self._client.execute_command(*command)  # type: ignore[no-untyped-call]
-        except vendor.RedisError as error:
-            raise ServiceError(str(error)) from error
-
-    def close(self) -> None:
-        self._client.close()
-
-
 @pytest.fixture
-def commands(redis: Redis) -> Iterator[Commands]:
-    connection = Commands(redis.url)
-    yield connection
-    connection.close()
+def commands(redis: Redis) -> Iterator[RedisSync]:
+    with redis_sync.connect(redis.url) as connection:
+        yield connection
 
 
 @pytest.fixture

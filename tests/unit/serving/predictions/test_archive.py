@@ -1,13 +1,13 @@
 """The archive: every row of the stream once, whatever is repeated, lost, malformed or raced."""
 
 import json
-import random
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
@@ -15,16 +15,19 @@ import redis as vendor
 
 from feature_repo import predictions
 from local.redis_server import Redis
+from mlplatform.clients import redis_sync
+from mlplatform.clients.redis_sync import RedisSync
 from mlplatform.errors import DataError, ServiceError
 from serving.predictions import stream
 from serving.predictions.archive import Archiver
-from tests.unit.serving.predictions.conftest import Commands, MakeRow
+from tests.unit.serving.predictions.conftest import MakeRow
 
 KEY = stream.key("flights")
 NOON = 1_700_049_600_000
 """2023-11-15 12:00 UTC in milliseconds, as ids begin."""
 
 Add = Callable[..., None]
+Fields = dict[Any, Any]
 
 
 def archived(root: Path) -> list[tuple[str, int]]:
@@ -40,14 +43,14 @@ def numbered(last: int, gateway: str = "gateway-1", first: int = 1) -> list[tupl
     return [(gateway, number) for number in range(first, last + 1)]
 
 
-def archive(commands: Commands, root: Path) -> Archiver:
+def archive(commands: RedisSync, root: Path) -> Archiver:
     archiver = Archiver(commands, root, "flights")
     archiver.catch_up()
     return archiver
 
 
 def test_a_row_is_archived_with_typed_columns(
-    commands: Commands, root: Path, add: Add, make_row: MakeRow
+    commands: RedisSync, root: Path, add: Add, make_row: MakeRow
 ) -> None:
     add(make_row(7), at=NOON)
     archive(commands, root)
@@ -87,7 +90,7 @@ def test_a_row_is_archived_with_typed_columns(
 
 
 def test_rows_lie_under_the_hour_in_which_they_reached_the_stream(
-    commands: Commands, root: Path, add: Add, make_row: MakeRow
+    commands: RedisSync, root: Path, add: Add, make_row: MakeRow
 ) -> None:
     add(make_row(1), make_row(2), at=NOON - 1)
     add(make_row(3), at=NOON)
@@ -104,7 +107,7 @@ def test_rows_lie_under_the_hour_in_which_they_reached_the_stream(
 
 
 def test_what_was_archived_leaves_the_stream(
-    commands: Commands, root: Path, add: Add, make_row: MakeRow, client: "vendor.Redis"
+    commands: RedisSync, root: Path, add: Add, make_row: MakeRow, client: "vendor.Redis"
 ) -> None:
     add(*(make_row(number) for number in range(1, 101)))
     archive(commands, root)
@@ -113,7 +116,7 @@ def test_what_was_archived_leaves_the_stream(
     assert numbered(100) == archived(root)
 
 
-def test_an_empty_stream_makes_no_file(commands: Commands, root: Path) -> None:
+def test_an_empty_stream_makes_no_file(commands: RedisSync, root: Path) -> None:
     archive(commands, root)
 
     assert [] == list(root.rglob("*.parquet"))
@@ -121,7 +124,7 @@ def test_an_empty_stream_makes_no_file(commands: Commands, root: Path) -> None:
 
 
 def test_repeated_rows_are_left_out_within_a_file_and_across_files(
-    commands: Commands, root: Path, add: Add, make_row: MakeRow
+    commands: RedisSync, root: Path, add: Add, make_row: MakeRow
 ) -> None:
     rows = [make_row(number) for number in range(1, 11)]
     add(*rows[:6], *rows[3:8])
@@ -135,7 +138,7 @@ def test_repeated_rows_are_left_out_within_a_file_and_across_files(
 
 
 def test_each_gateway_has_its_own_numbers(
-    commands: Commands, root: Path, add: Add, make_row: MakeRow
+    commands: RedisSync, root: Path, add: Add, make_row: MakeRow
 ) -> None:
     add(make_row(1, "a"), make_row(5, "b"), make_row(2, "a"), make_row(6, "b"), make_row(1, "a"))
     archive(commands, root)
@@ -144,7 +147,7 @@ def test_each_gateway_has_its_own_numbers(
 
 
 def test_only_repetitions_make_no_file_and_leave_the_stream(
-    commands: Commands, root: Path, add: Add, make_row: MakeRow, client: "vendor.Redis"
+    commands: RedisSync, root: Path, add: Add, make_row: MakeRow, client: "vendor.Redis"
 ) -> None:
     add(make_row(1), make_row(2))
     archive(commands, root)
@@ -156,7 +159,7 @@ def test_only_repetitions_make_no_file_and_leave_the_stream(
 
 
 def test_redis_that_lost_its_data_and_whose_clock_went_back_loses_and_doubles_nothing(
-    commands: Commands, root: Path, add: Add, make_row: MakeRow, client: "vendor.Redis"
+    commands: RedisSync, root: Path, add: Add, make_row: MakeRow, client: "vendor.Redis"
 ) -> None:
     add(*(make_row(number) for number in range(1, 6)), at=NOON)
     archive(commands, root)
@@ -172,7 +175,7 @@ def test_redis_that_lost_its_data_and_whose_clock_went_back_loses_and_doubles_no
 
 
 def test_a_clock_that_goes_back_while_rows_wait_loses_none(
-    commands: Commands, root: Path, add: Add, make_row: MakeRow, client: "vendor.Redis"
+    commands: RedisSync, root: Path, add: Add, make_row: MakeRow, client: "vendor.Redis"
 ) -> None:
     add(make_row(1), at=NOON)
     kept = Archiver(Rewriting(commands, client, make_row(2)), root, "flights")
@@ -184,20 +187,20 @@ def test_a_clock_that_goes_back_while_rows_wait_loses_none(
 class Rewriting:
     """Redis loses its data and its clock goes back just before the archived entry is deleted."""
 
-    def __init__(self, commands: Commands, client: "vendor.Redis", row: Any) -> None:
+    def __init__(self, commands: RedisSync, client: "vendor.Redis", row: Any) -> None:
         self._commands, self._client, self._row = commands, client, row
 
     def execute(self, *command: bytes | str | float) -> object:
         if command[0] == "XDEL" and self._row is not None:
             self._client.flushall()
-            fields = {stream.FIELD: stream.pack(self._row)}
+            fields: Fields = {stream.FIELD: stream.pack(self._row)}
             self._client.xadd(KEY, fields, id=f"{NOON - 1}-0")
             self._row = None
         return self._commands.execute(*command)
 
 
 def test_an_absurd_id_stops_nothing(
-    commands: Commands, root: Path, add: Add, make_row: MakeRow
+    commands: RedisSync, root: Path, add: Add, make_row: MakeRow
 ) -> None:
     add(make_row(1), at=2**63)
     add(make_row(2))
@@ -207,7 +210,7 @@ def test_an_absurd_id_stops_nothing(
     assert ["date=9999-12-31"] == [path.name for path in (root / "flights").glob("date=*")]
 
 
-MALFORMED: dict[str, Callable[[MakeRow], dict[bytes, bytes]]] = {
+MALFORMED: dict[str, Callable[[MakeRow], Fields]] = {
     "another field": lambda make: {b"x": stream.pack(make(1))},
     "no message": lambda _: {stream.FIELD: b"\xc1"},
     "empty": lambda _: {stream.FIELD: b""},
@@ -229,14 +232,14 @@ MALFORMED: dict[str, Callable[[MakeRow], dict[bytes, bytes]]] = {
 @pytest.mark.parametrize("kind", MALFORMED)
 def test_an_entry_that_is_no_row_is_set_aside_and_counted_and_stops_nothing(
     kind: str,
-    commands: Commands,
+    commands: RedisSync,
     root: Path,
     add: Add,
     make_row: MakeRow,
     client: "vendor.Redis",
 ) -> None:
     fields = MALFORMED[kind](make_row)
-    name = client.xadd(KEY, fields, id=f"{NOON}-0")  # type: ignore[arg-type]
+    name = client.xadd(KEY, fields, id=f"{NOON}-0")
     add(make_row(1), make_row(2))
     archiver = archive(commands, root)
     (aside,) = (root / "flights" / "_quarantine").iterdir()
@@ -251,7 +254,7 @@ def test_an_entry_that_is_no_row_is_set_aside_and_counted_and_stops_nothing(
 
 
 def test_only_malformed_entries_leave_the_stream(
-    commands: Commands, root: Path, client: "vendor.Redis"
+    commands: RedisSync, root: Path, client: "vendor.Redis"
 ) -> None:
     for _ in range(3):
         client.xadd(KEY, {b"x": b"y"})
@@ -261,7 +264,7 @@ def test_only_malformed_entries_leave_the_stream(
 
 
 def test_a_stream_longer_than_a_file_becomes_several(
-    commands: Commands,
+    commands: RedisSync,
     root: Path,
     add: Add,
     make_row: MakeRow,
@@ -277,7 +280,7 @@ def test_a_stream_longer_than_a_file_becomes_several(
 
 
 def test_a_gateway_is_forgotten_when_it_was_silent_for_a_month(
-    commands: Commands, root: Path, add: Add, make_row: MakeRow
+    commands: RedisSync, root: Path, add: Add, make_row: MakeRow
 ) -> None:
     start = 1_700_000_000.0
     add(make_row(1, "old"), make_row(1, "new"))
@@ -290,7 +293,7 @@ def test_a_gateway_is_forgotten_when_it_was_silent_for_a_month(
 
 
 def test_records_do_not_pile_up(
-    commands: Commands, root: Path, add: Add, make_row: MakeRow
+    commands: RedisSync, root: Path, add: Add, make_row: MakeRow
 ) -> None:
     for number in range(1, 41):
         add(make_row(number))
@@ -302,24 +305,35 @@ def test_records_do_not_pile_up(
     assert numbered(40) == archived(root)
 
 
+@pytest.mark.parametrize("asleep", ["before its file is written", "after"])
 def test_an_archiver_that_slept_through_many_commits_adds_nothing(
-    commands: Commands, root: Path, add: Add, make_row: MakeRow
+    asleep: str, commands: RedisSync, root: Path, add: Add, make_row: MakeRow
 ) -> None:
     add(make_row(1))
     archive(commands, root)
 
-    def meanwhile(point: str) -> None:
-        if point == "written" and not woken:
+    def meanwhile() -> None:
+        if not woken:
             woken.append(True)
             for number in range(3, 43):
                 add(make_row(number))
                 archive(commands, root)
 
+    def at(point: str) -> None:
+        if asleep == "after" and point == "written":
+            meanwhile()
+
+    def now() -> float:  # asked for when the state has been read
+        if asleep != "after":
+            meanwhile()
+        return 1_700_000_000.0
+
     woken: list[bool] = []
     add(make_row(2))
-    sleeper = Archiver(commands, root, "flights", at=meanwhile)
+    sleeper = Archiver(commands, root, "flights", at=at, now=now)
     sleeper.catch_up()
 
+    assert [True] == woken
     assert numbered(42) == archived(root)
     assert 0 == sleeper.rows
 
@@ -331,7 +345,7 @@ def test_archivers_that_run_at_once_archive_every_row_once(
     failures: list[BaseException] = []
 
     def work(seed: int) -> None:
-        chance, commands = random.Random(seed), Commands(redis.url)
+        chance, commands = np.random.default_rng(seed), redis_sync.connect(redis.url)
 
         def dawdle(_: str) -> None:
             done.wait(chance.random() * 0.003)
@@ -360,7 +374,7 @@ def test_archivers_that_run_at_once_archive_every_row_once(
 
 
 def test_a_damaged_record_stops_the_archive_instead_of_doubling_rows(
-    commands: Commands, root: Path, add: Add, make_row: MakeRow, client: "vendor.Redis"
+    commands: RedisSync, root: Path, add: Add, make_row: MakeRow, client: "vendor.Redis"
 ) -> None:
     add(make_row(1))
     archive(commands, root)
@@ -374,7 +388,7 @@ def test_a_damaged_record_stops_the_archive_instead_of_doubling_rows(
 
 
 def test_a_folder_that_cannot_be_written_is_refused_with_the_setting_to_change(
-    commands: Commands, tmp_path: Path
+    commands: RedisSync, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("")
 
@@ -383,7 +397,7 @@ def test_a_folder_that_cannot_be_written_is_refused_with_the_setting_to_change(
 
 
 def test_a_disk_that_refuses_leaves_the_rows_in_the_stream(
-    commands: Commands, root: Path, add: Add, make_row: MakeRow, client: "vendor.Redis"
+    commands: RedisSync, root: Path, add: Add, make_row: MakeRow, client: "vendor.Redis"
 ) -> None:
     archiver = Archiver(commands, root, "flights")
     add(make_row(1), at=NOON)
@@ -398,7 +412,7 @@ def test_a_disk_that_refuses_leaves_the_rows_in_the_stream(
 
 
 def test_a_file_says_which_entries_it_was_made_from(
-    commands: Commands, root: Path, add: Add, make_row: MakeRow
+    commands: RedisSync, root: Path, add: Add, make_row: MakeRow
 ) -> None:
     add(make_row(1), make_row(2), make_row(2), at=NOON)
     archive(commands, root)

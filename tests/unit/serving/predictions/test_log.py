@@ -1,4 +1,4 @@
-"""The gateway's log: every row in the stream, in order, whatever Redis and the disk do meanwhile."""
+"""The gateway's log: every row in the stream, in order, whatever Redis and the disk do."""
 
 import asyncio
 import gc
@@ -80,7 +80,7 @@ def mortal(tmp_path: Path) -> Iterator[RedisProcess]:
 
 def rows_of(server: RedisProcess) -> list[Prediction]:
     with vendor.Redis.from_url(server.url) as client:
-        return [stream.unpack(fields[stream.FIELD]) for _, fields in client.xrange(KEY)]  # type: ignore[union-attr]
+        return [stream.unpack(fields[stream.FIELD]) for _, fields in client.xrange(KEY)]
 
 
 def test_rows_come_to_the_stream_as_they_were_put(
@@ -260,8 +260,8 @@ def refuse_memory(client: "vendor.Redis") -> Callable[[], object]:
 
 
 def refuse_writes(client: "vendor.Redis") -> Callable[[], object]:
-    client.replicaof("127.0.0.1", "1")  # type: ignore[no-untyped-call]
-    return lambda: client.replicaof("NO", "ONE")  # type: ignore[no-untyped-call]
+    client.replicaof("127.0.0.1", "1")
+    return lambda: client.replicaof("NO", "ONE")
 
 
 def be_another_type(client: "vendor.Redis") -> Callable[[], object]:
@@ -347,7 +347,7 @@ def test_with_redis_away_and_the_disk_full_rows_wait_and_then_are_dropped_and_co
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
         signal.signal(signal.SIGXFSZ, before)
 
-    assert numbered(201) + [("gateway-1", 302)] == without_repeats(rows_of(mortal))
+    assert [*numbered(201), ("gateway-1", 302)] == without_repeats(rows_of(mortal))
 
 
 def test_a_full_disk_does_not_keep_rows_from_redis_when_it_is_back(

@@ -20,6 +20,7 @@ MODEL = "repository/flight_delay"
 FILES = {
     "embedded": [
         "golden.json",
+        f"{MODEL}/3/__pycache__",
         f"{MODEL}/3/model.onnx",
         f"{MODEL}/3/model.py",
         f"{MODEL}/config.pbtxt",
@@ -110,7 +111,7 @@ def test_both_targets_of_a_version_lie_beside_each_other(signed: Signed) -> None
     assert signed.export("gpu").folder != signed.export("embedded").folder
 
 
-@pytest.mark.parametrize("name", FILES["embedded"])
+@pytest.mark.parametrize("name", [name for name in FILES["embedded"] if "__pycache__" not in name])
 def test_a_changed_byte_anywhere_is_refused(signed: Signed, name: str) -> None:
     path = signed.export().folder / name
     content = path.read_bytes()
@@ -153,6 +154,16 @@ def test_a_link_to_the_same_bytes_is_refused(signed: Signed, name: str, tmp_path
     path.symlink_to(tmp_path / "elsewhere")
 
     with pytest.raises(ModelError, match=f"{name} differs"):
+        signed.export()
+
+
+def test_bytecode_in_place_of_the_file_that_prevents_it_is_refused(signed: Signed) -> None:
+    place = signed.export().repository / "flight_delay" / "3" / "__pycache__"
+    place.unlink()
+    place.mkdir()
+    (place / "model.cpython-311.pyc").write_bytes(b"planted")
+
+    with pytest.raises(ModelError, match=r"model\.cpython-311\.pyc was added"):
         signed.export()
 
 

@@ -72,8 +72,10 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "another width": (lambda: logistic(WIDTH + 1), "not features float32"),
     "doubles": (of_doubles, "not features float32"),
     "a fixed number of rows": (
-        lambda: model([helper.make_node("Identity", ["features"], ["probability"])], [], rows=1),
-        "not features float32|cannot load",
+        lambda: model(
+            one_column(helper.make_node("Sigmoid", ["first"], ["probability"])), CONSTANTS, rows=1
+        ),
+        "not features float32",
     ),
     "NaN for a missing value": (
         lambda: model(
@@ -86,7 +88,9 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         "no probabilities",
     ),
     "log-odds": (
-        lambda: model(one_column(helper.make_node("Identity", ["first"], ["probability"])), CONSTANTS),
+        lambda: model(
+            one_column(helper.make_node("Identity", ["first"], ["probability"])), CONSTANTS
+        ),
         "no probabilities",
     ),
     "a share among the rows beside it": (
@@ -101,22 +105,27 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         ),
         "by chance",
     ),
-    "one answer for all rows": (
+    "one answer for equal rows": (
         lambda: model(
             one_column(
-                helper.make_node("ReduceMean", ["first"], ["mean"], axes=[0], keepdims=1),
-                helper.make_node("Sigmoid", ["mean"], ["probability"]),
+                helper.make_node("Unique", ["first"], ["distinct"]),
+                helper.make_node("Reshape", ["distinct", "column"], ["fewer"]),
+                helper.make_node("Sigmoid", ["fewer"], ["probability"]),
             ),
-            CONSTANTS,
+            [*CONSTANTS, constant("column", np.array([-1, 1]))],
         ),
-        "answers 8 rows with|not features float32",
+        "not one probability each",
     ),
     "a failure at run time": (
         lambda: model(
-            one_column(helper.make_node("Reshape", ["first", "shape"], ["probability"])),
-            [*CONSTANTS, constant("shape", np.array([3, 1]))],
+            one_column(
+                helper.make_node("Shape", ["first"], ["beyond"]),
+                helper.make_node("Gather", ["first", "beyond"], ["missed"]),
+                helper.make_node("Concat", ["first", "missed"], ["probability"], axis=0),
+            ),
+            CONSTANTS,
         ),
-        "cannot answer the golden rows|not features float32",
+        "cannot answer the golden rows|not one probability each",
     ),
 }  # fmt: skip
 
