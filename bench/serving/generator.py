@@ -54,6 +54,8 @@ class Outcome(msgspec.Struct):
     cpu: dict[str, float]
     """Name → CPU seconds during the measured requests."""
     own_cpu: float
+    strangers: float
+    """CPU used meanwhile by everything else on the machine, in cores."""
     bodies: list[bytes]
     """The answers to the first pass over the different requests, in order."""
 
@@ -64,16 +66,20 @@ async def _run(job: Job, bodies: list[bytes]) -> Outcome:
         await _send(client, payloads, job.warm, job.rate)
         gc.collect()
         gc.disable()  # the generator's own pauses are nobody's latency
+        started, machine = time.monotonic(), processes.machine_seconds()
         before, own = processes.sample(job.groups), _own()
         answers = await _send(client, payloads, job.count, job.rate)
         own = _own() - own
         after = processes.sample(job.groups)
+        seconds, machine = time.monotonic() - started, processes.machine_seconds() - machine
+        cpu = {name: after[name] - before[name] for name in before}
     return Outcome(
         ms=[answer.seconds * 1000 for answer in answers],
         late_ms=[(answer.sent - answer.due) * 1000 for answer in answers],
         failed=sum(answer.status != 200 for answer in answers),
-        cpu={name: after[name] - before[name] for name in before},
+        cpu=cpu,
         own_cpu=own,
+        strangers=max(0.0, machine - own - sum(cpu.values())) / seconds,
         bodies=[answer.body for answer in answers[: len(bodies)]],
     )
 

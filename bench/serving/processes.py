@@ -9,6 +9,7 @@ in it; the servers here keep theirs.
 """
 
 import contextlib
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
@@ -37,6 +38,13 @@ def cpu_seconds(pids: Iterable[int]) -> float:
 def sample(groups: Mapping[str, Iterable[int]]) -> dict[str, float]:
     """Return the CPU seconds of each group of processes."""
     return {name: cpu_seconds(pids) for name, pids in groups.items()}
+
+
+def machine_seconds() -> float:
+    """Return what all processes of the machine have used, and what its host has taken away."""
+    names = (_PROC / "stat").read_text().splitlines()[0].split()[1:]
+    user, nice, system, _idle, _waiting, interrupts, soft, stolen = map(int, names[:8])
+    return (user + nice + system + interrupts + soft + stolen) / os.sysconf("SC_CLK_TCK")
 
 
 def command(pid: int) -> str:

@@ -10,6 +10,9 @@ import numpy as np
 
 from bench.serving.contest import Run
 
+QUIET_CORES: Final = 0.1
+"""The servers whose turn it is not, and the kernel, use about half of it."""
+QUIET_ADVICE: Final = ": TOO MUCH for these figures, run it again on a quiet machine"
 _HOPS: Final = ("features_us", "inference_us", "decision_us")
 _CLOCK: Final = "total_us"
 
@@ -19,7 +22,7 @@ class Highest:
     """The highest rate that a contender sustained."""
 
     rate: float
-    """Requests per second; 0: none of those tried."""
+    """Requests per second."""
     p99_ms: float
     cpu_ms: float
     """Per request, all its processes."""
@@ -43,6 +46,12 @@ def latency(runs: Sequence[Run]) -> Iterator[str]:
     yield (
         f"in each latency: the generator's own lateness, p50 {np.percentile(late, 50):.2f}, "
         f"p99 {np.percentile(late, 99):.2f} ms; its CPU, {own:.2f} ms/request, is in no sum"
+    )
+    strangers = [one.strangers for run in runs for one in run.outcomes]
+    busy = median(strangers)
+    yield (
+        f"everything else on this machine used {busy:.2f} cores meanwhile (at most "
+        f"{max(strangers):.2f})" + (QUIET_ADVICE if busy > QUIET_CORES else "")
     )
 
 

@@ -223,11 +223,11 @@ class RedisSync:
 
     def _new_reader(self) -> hiredis.Reader:
         return hiredis.Reader(
-            protocolError=self._broken, replyError=self._refused, notEnoughData=_NOTHING
+            # After a broken protocol the connection is as useless as a broken one.
+            protocolError=ConnectionError,
+            replyError=self._refused,
+            notEnoughData=_NOTHING,
         )
 
     def _refused(self, text: str) -> ServiceError:
         return ServiceError(f"Redis at {self.address} refused a command: {shorten(text)}")
-
-    def _broken(self, text: str) -> ServiceError:
-        return ServiceError(f"Redis at {self.address} broke the protocol: {shorten(text)}")

@@ -130,9 +130,11 @@ class Requests:
             RefusedError: The body is not JSON, or a field is wrong; names it and its row.
         """
         try:
-            found = self._decode(body)
-        except msgspec.ValidationError as error:
-            raise self._invalid(str(error)) from None
+            try:
+                found = self._decode(body)
+            except msgspec.ValidationError as error:
+                msgspec.json.decode(body)  # what is broken further on is no JSON at all
+                raise self._invalid(str(error)) from None
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise RefusedError(NOT_JSON, f"the body is not JSON in UTF-8: {error}") from None
         except RecursionError:

@@ -1,6 +1,6 @@
 """From one registered version to the folder that one Triton server serves.
 
-    <out>/<name>-v<version>-<target>/
+    <out>/<name>-v<version>-<target>-<digest>/
         repository/<name>/config.pbtxt
         repository/<name>/<version>/model.onnx
         repository/<name>/<version>/model.py      embedded only, with an empty file __pycache__
@@ -39,6 +39,8 @@ _REPOSITORY: Final = "repository"
 _SERVED: Final = "served.json"
 _GOLDEN: Final = "golden.json"
 _EMBEDDED: Final = Path(__file__).with_name("embedded_model.py")
+_DIGITS: Final = 12
+"""Of the folder's digest: enough to tell exports apart; the files themselves are compared whole."""
 _READ_ONLY: Final = 0o444
 _READABLE: Final = 0o755
 
@@ -174,7 +176,7 @@ def export_signed(
         # Triton's Python ignores the environment and would write its bytecode here. A file in the
         # folder's place stops that, and stops bytecode that somebody else may have put there.
         files[f"{model}/{ref.version}/__pycache__"] = b""
-    folder = out.resolve() / f"{ref.name}-v{ref.version}-{target}"
+    folder = out.resolve() / f"{ref.name}-v{ref.version}-{target}-{_digest(files)}"
     _write_once(folder, files)
     return Export(folder, folder / _REPOSITORY, served, known)
 
@@ -203,6 +205,15 @@ def _content(path: Path, manifest: Manifest) -> bytes:
     return content
 
 
+def _digest(files: Mapping[str, bytes]) -> str:
+    """Return what tells two exports of a version apart: a changed spec makes another folder."""
+    whole = hashlib.sha256()
+    for name, content in sorted(files.items()):
+        whole.update(f"{name}\0{len(content)}\0".encode())
+        whole.update(content)
+    return whole.hexdigest()[:_DIGITS]
+
+
 def _write_once(folder: Path, files: Mapping[str, bytes]) -> None:
     """Make the folder with exactly these files, or make sure that it is so already."""
     if not os.path.lexists(folder):
@@ -225,9 +236,8 @@ def _write_once(folder: Path, files: Mapping[str, bytes]) -> None:
             shutil.rmtree(scratch, ignore_errors=True)
     if differing := _differences(folder, files):
         raise ModelError(
-            f"{folder} is not what exporting would write: {shorten(', '.join(differing))}. It was "
-            "changed, or the spec was since; nothing was touched. Stop the servers that run from "
-            "it, remove the folder and export again"
+            f"{folder} is not what was exported: {shorten(', '.join(differing))}. Nothing was "
+            "touched. Stop the servers that run from it, remove the folder and export again"
         )
 
 

@@ -117,4 +117,5 @@ def test_the_registry_keeps_the_places_and_applying_again_changes_nothing(tmp_pa
     again = opened.get_feature_view("ride")
 
     assert layout.placements(first) == layout.placements(again)
-    assert first.last_updated_timestamp == again.last_updated_timestamp
+    assert first == again
+    assert first.current_version_number == again.current_version_number

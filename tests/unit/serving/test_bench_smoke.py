@@ -97,6 +97,7 @@ def _outcome(ms: list[float], cpu_ms: float, bodies: list[Any]) -> Outcome:
         failed=0,
         cpu={"all": cpu_ms * len(ms) / 1000},
         own_cpu=0.0,
+        strangers=0.0,
         bodies=[msgspec.json.encode(body) for body in bodies],
     )
 
@@ -205,6 +206,21 @@ def test_the_tail_must_be_at_most_a_quarter_of_mlflows(
     tail = found["mlflow, p99, whole request at 50 requests/s"]
 
     assert (ours, theirs, met) == (tail.ours, tail.peer, tail.met)
+
+
+@pytest.mark.parametrize(
+    ("cores", "warned"),
+    [pytest.param(0.05, False, id="quiet"), pytest.param(0.8, True, id="busy")],
+)
+def test_a_busy_machine_is_named(
+    cores: float, warned: bool, contender: Callable[[str], Contender]
+) -> None:
+    outcome = _outcome([1.0] * 4, 0.5, [])
+    outcome.strangers = cores
+    last = list(tables.latency([Run(contender("ours"), [outcome])]))[-1]
+
+    assert f"used {cores:.2f} cores" in last
+    assert warned == ("TOO MUCH" in last)
 
 
 def test_the_profile_attributes_all_that_the_client_saw(

@@ -174,22 +174,23 @@ def test_a_link_in_place_of_the_folder_is_refused_and_not_followed(
     target = tmp_path / "target"
     if where == "to a folder":
         target.mkdir()
-    signed.out.mkdir()
-    (signed.out / "flight_delay-v3-embedded").symlink_to(target)
+    folder = signed.export().folder
+    folder.rename(tmp_path / "moved")
+    folder.symlink_to(target)
 
     with pytest.raises(ModelError, match="it is no folder"):
         signed.export()
     assert [] == list(target.glob("*"))
 
 
-def test_a_changed_spec_needs_the_old_folder_removed(signed: Signed) -> None:
-    folder = signed.export().folder
-    stricter = replace(signed, spec=spec(decision_threshold=0.7))
+def test_a_changed_spec_is_another_folder(signed: Signed) -> None:
+    first = signed.export()
+    stricter = replace(signed, spec=spec(decision_threshold=0.7)).export()
 
-    with pytest.raises(ModelError, match=r"served\.json differs"):
-        stricter.export()
-    shutil.rmtree(folder)
-    assert 0.7 == stricter.export().served.threshold
+    assert 0.7 == stricter.served.threshold
+    assert first.folder != stricter.folder
+    assert first.folder == signed.export().folder
+
 
 
 def test_a_write_that_fails_leaves_nothing_behind(
