@@ -158,7 +158,7 @@ def test_a_row_that_arrives_after_the_mark_comes_however_old_its_event_is(flight
 @pytest.mark.parametrize(
     ("overlap", "found"),
     [
-        pytest.param(2 * HOUR, 9.0, id="within the overlap"),
+        pytest.param(20 * HOUR, 9.0, id="within the overlap"),
         pytest.param(timedelta(0), None, id="without an overlap"),
     ],
 )
@@ -166,7 +166,7 @@ def test_a_row_that_is_written_offline_after_the_mark_needs_the_overlap(
     flights: Any, overlap: timedelta, found: float | None
 ) -> None:
     materialize.materialize(flights, USECASE, DAY)
-    late(flights, DAY - 2 * HOUR, DAY - HOUR, 9.0)
+    late(flights, DAY - 20 * HOUR, DAY - 19 * HOUR, 9.0)
 
     materialize.materialize(flights, USECASE, DAY + HOUR, overlap=overlap)
 

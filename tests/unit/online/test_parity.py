@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import polars as pl
+import pytest
 
 from tests.unit.online.conftest import (
     FEATURES,
@@ -19,7 +20,6 @@ from tests.unit.online.conftest import (
     microseconds,
 )
 
-ENTITIES = 100_000
 TTL_MINUTES = 60
 NOW_MINUTES = 90
 BATCH = 2_000
@@ -78,17 +78,20 @@ def number(value: Any) -> float:
     return np.nan if value is None else float(value)
 
 
-def test_a_hundred_thousand_entities_read_as_feast_reads_them(world: World) -> None:
+@pytest.mark.parametrize(
+    "entities", [4_000, pytest.param(100_000, marks=pytest.mark.loop)], ids="{:,}".format
+)
+def test_entities_read_as_feast_reads_them(world: World, entities: int) -> None:
     draw = np.random.default_rng(7)
-    riders = np.arange(ENTITIES)
-    with_ride = riders[draw.random(ENTITIES) < 0.8]
-    with_rating = riders[draw.random(ENTITIES) < 0.8]
+    riders = np.arange(entities)
+    with_ride = riders[draw.random(entities) < 0.8]
+    with_rating = riders[draw.random(entities) < 0.8]
     world.write_frame("ride", rides(draw, with_ride))
     world.write_frame("rating", ratings(draw, with_rating))
     service = world.store.get_feature_service("trips_v1")
     expired = missing = 0
 
-    for start in range(0, ENTITIES, BATCH):
+    for start in range(0, entities, BATCH):
         batch = list(range(start, start + BATCH))
         found = world.read({"rider": batch, "city": ["a"] * BATCH, "zone": ["b"] * BATCH},
                            NOW_MINUTES)  # fmt: skip
@@ -115,7 +118,7 @@ def test_a_hundred_thousand_entities_read_as_feast_reads_them(world: World) -> N
         assert not (rating & (found.event_us[:, 1] > 0)).any()  # it has no time to live
         assert traffic.all()
     assert 0.3 < expired / len(with_ride) < 0.7
-    assert ENTITIES - len(with_ride) == missing
+    assert entities - len(with_ride) == missing
 
 
 def packed_moment(value: Any) -> int:
