@@ -14,6 +14,7 @@ import json
 import os
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
@@ -65,9 +66,9 @@ class Outcome:
     within: bool
     """All within the total budget plus the allowance."""
     marked: int
-    """Answers marked degraded or fallback after the fault, for the right reason."""
-    mismarked: int
-    """Answers marked for another reason than the fault."""
+    """Answers marked degraded or fallback after the fault, for its reason."""
+    others: dict[str, int]
+    """Reasons that the fault does not explain, and how often they were given."""
     recovered_seconds: float | None
     """From the fault to the first of the good answers that then lasted; None: not by itself."""
 
@@ -160,9 +161,8 @@ def run(
     ]
     after = [(a, s) for a, s in zip(answers, scored, strict=True) if s and a.due >= injected - 0.1]
     marks = [s for _, s in after if s.fallback or s.degraded]
-    right = [
-        s for s in marks if fault.reason and all(r.startswith(fault.reason) for r in s.reasons)
-    ]
+    reasons = Counter(reason for s in marks for reason in s.reasons)
+    explained = {r for r in reasons if fault.reason and r.startswith(fault.reason)}
     return Outcome(
         fault=fault.name,
         sent=len(answers),
@@ -171,8 +171,8 @@ def run(
         p99_ms=round(float(np.percentile(millis, 99)), 2),
         max_ms=round(float(millis.max()), 2),
         within=bool(millis.max() <= limit_ms),
-        marked=len(right),
-        mismarked=len(marks) - len(right),
+        marked=sum(any(r in explained for r in s.reasons) for s in marks),
+        others={r: n for r, n in reasons.items() if r not in explained},
         recovered_seconds=_recovered(after, injected),
     )
 

@@ -20,12 +20,14 @@ from types import MappingProxyType
 from typing import Final
 from urllib.parse import urlsplit
 
+import polars as pl
 from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from feature_repo import catalog, ingest
+from local.live_report import write_live_report
 from local.mlflow_server import mlflow_server
 from local.progress import Progress
 from local.replayed import run_replay, tell
@@ -97,8 +99,10 @@ def _loop(console: Console, workspace: Workspace, options: argparse.Namespace) -
         console, progress, workspace, code, moment, days=days, per_second=options.rate
     )
     workspace.replay_summary.write_text(found.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    write_live_report(workspace.live_report, found, pl.read_parquet(workspace.answers))
     console.print()
     tell(console, found)
+    console.print(f"report {workspace.live_report}", highlight=False)
     console.print(f"{progress.seconds:.0f} s in all; `make serve` leaves the servers running")
     return found.good
 

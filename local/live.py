@@ -83,5 +83,9 @@ def _print(console: Console, lines: Iterable[dict[str, Any]]) -> None:
 
 
 def _print_one(console: Console, line: dict[str, Any]) -> None:
-    console.print(f"      {headline(line)}   p99 {line['p99']['client']:.1f} ms", highlight=False, soft_wrap=True)
+    console.print(
+        f"      {headline(line)}   p99 {line['p99']['client']:.1f} ms",
+        highlight=False,
+        soft_wrap=True,
+    )
     console.print(f"      {outcomes(line)}", highlight=False, soft_wrap=True)

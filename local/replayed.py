@@ -96,10 +96,9 @@ def run_replay(
         progress.say("replay", f"{days:g} days of live traffic at {per_second:g} requests/s")
         began = datetime.now(UTC)
         workspace.replay.mkdir(parents=True, exist_ok=True)
-        answers = workspace.replay / "answers.parquet"
-        lines = _replay(workspace, running, start, end, per_second, answers)
+        lines = _replay(workspace, running, start, end, per_second, workspace.answers)
         live.show(console, lines, code.spec.serving.latency_ms)
-        ledger = pl.read_parquet(answers)
+        ledger = pl.read_parquet(workspace.answers)
         archived = _archived(workspace, code.spec.name, start, end, began, ledger)
     progress.say("replay", f"{ledger.height:,} sent, {archived.height:,} rows in the archive")
     return _outcome(progress, workspace, code, start, end, per_second, ledger, archived)

@@ -15,28 +15,37 @@ def write_report(
     path: Path, summary: Summary, evaluations: tuple[Evaluation, ...], goal: str
 ) -> None:
     """Write the report of one run; text from data is escaped."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from plotly.offline import get_plotlyjs
 
-    environment = Environment(
+    winner = evaluations[0] if evaluations else None
+    validation = summary.validation
+    page = (
+        environment()
+        .get_template("report.html.j2")
+        .render(
+            summary=summary,
+            goal=goal,
+            cards=list(_cards(summary, winner)),
+            rules=sorted(validation.results, key=lambda item: item.passed) if validation else [],
+            evaluations=evaluations,
+            winner=winner,
+            metric_names=list(winner.metrics) if winner else [],
+            figures=_figures(summary, evaluations),
+            plotly_js=get_plotlyjs(),
+        )
+    )
+    path.write_text(page, encoding="utf-8")
+
+
+def environment() -> Any:
+    """Return the templates' environment: text from data is escaped, a missing name is an error."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    return Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
         undefined=StrictUndefined,
     )
-    winner = evaluations[0] if evaluations else None
-    validation = summary.validation
-    page = environment.get_template("report.html.j2").render(
-        summary=summary,
-        goal=goal,
-        cards=list(_cards(summary, winner)),
-        rules=sorted(validation.results, key=lambda item: item.passed) if validation else [],
-        evaluations=evaluations,
-        winner=winner,
-        metric_names=list(winner.metrics) if winner else [],
-        figures=_figures(summary, evaluations),
-        plotly_js=get_plotlyjs(),
-    )
-    path.write_text(page, encoding="utf-8")
 
 
 def _cards(summary: Summary, winner: Evaluation | None) -> Iterable[tuple[str, str]]:
@@ -99,7 +108,7 @@ def _timeline(summary: Summary) -> str:
         textposition="outside",
         cliponaxis=False,
     )
-    return _html(go.Figure(bar), "", "seconds since the start", "", 80 + 28 * len(names))
+    return html(go.Figure(bar), "", "seconds since the start", "", 80 + 28 * len(names))
 
 
 def _bars(values: dict[str, float], title: str, unit: str, height: int = 420) -> str:
@@ -107,7 +116,7 @@ def _bars(values: dict[str, float], title: str, unit: str, height: int = 420) ->
 
     names = list(values)[::-1]
     bar = go.Bar(x=[values[name] for name in names], y=names, orientation="h", marker_color=_ACCENT)
-    return _html(go.Figure(bar), title, unit, "", height)
+    return html(go.Figure(bar), title, unit, "", height)
 
 
 def _lines(evaluations: tuple[Evaluation, ...], name: str, title: str, x: str, y: str) -> str:
@@ -128,7 +137,7 @@ def _lines(evaluations: tuple[Evaluation, ...], name: str, title: str, x: str, y
         figure.add_scatter(
             x=[0, top], y=[0, top], name="perfect", line={"dash": "dot", "color": _SOFT}
         )
-    return _html(figure, title, x, y, 420)
+    return html(figure, title, x, y, 420)
 
 
 def _slices(winner: Evaluation) -> str:
@@ -152,10 +161,11 @@ def _slices(winner: Evaluation) -> str:
             "thickness": 1,
         },
     )
-    return _html(figure, "", "", items[0].metric if items else "", 380)
+    return html(figure, "", "", items[0].metric if items else "", 380)
 
 
-def _html(figure: Any, title: str, x: str, y: str, height: int) -> str:
+def html(figure: Any, title: str, x: str, y: str, height: int) -> str:
+    """Return a figure in the house's looks, as a part of a page."""
     figure.update_layout(
         title={"text": title, "font": {"size": 15}},
         height=height,
@@ -166,5 +176,5 @@ def _html(figure: Any, title: str, x: str, y: str, height: int) -> str:
     )
     figure.update_xaxes(title=x, gridcolor="#eef1f4", automargin=True)
     figure.update_yaxes(title=y, gridcolor="#eef1f4", automargin=True)
-    html: str = figure.to_html(full_html=False, include_plotlyjs=False, config=_CONFIG)
-    return html
+    text: str = figure.to_html(full_html=False, include_plotlyjs=False, config=_CONFIG)
+    return text

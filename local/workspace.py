@@ -79,6 +79,16 @@ class Workspace:
         return self.root / "replay"
 
     @property
+    def answers(self) -> Path:
+        """The client's own ledger of the last replay."""
+        return self.replay / "answers.parquet"
+
+    @property
+    def live_report(self) -> Path:
+        """The last replay for a person to look at."""
+        return self.root / "live.html"
+
+    @property
     def replay_summary(self) -> Path:
         """The outcome of the last replay, as JSON."""
         return self.root / "replay.json"

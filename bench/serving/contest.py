@@ -63,14 +63,20 @@ class Run:
         """Return the CPU time per request of one part, median of the rounds, milliseconds."""
         return median(one.cpu[part] * 1000 / len(one.ms) for one in self.outcomes)
 
+    def wall_ms(self) -> list[float]:
+        """Return the wall time per request of each round, milliseconds."""
+        return [one.seconds * 1000 / len(one.ms) for one in self.outcomes]
+
     @property
     def failed(self) -> int:
         """Requests without a good answer."""
         return sum(one.failed for one in self.outcomes)
 
 
-def load(contender: Contender, *, rate: float, warm: int, count: int) -> Outcome:
-    """Run one load in a process of its own.
+def load(
+    contender: Contender, *, rate: float = 0, warm: int, count: int, clients: int = 0
+) -> Outcome:
+    """Run one load in a process of its own: open loop at a rate, or closed with clients.
 
     Raises:
         ServiceError: The generator failed.
@@ -83,6 +89,7 @@ def load(contender: Contender, *, rate: float, warm: int, count: int) -> Outcome
         warm=warm,
         count=count,
         groups={name: list(pids) for name, pids in contender.parts.items()},
+        clients=clients,
     )
     done = subprocess.run(
         [sys.executable, "-m", "bench.serving.generator"],
@@ -110,6 +117,21 @@ def scores(contender: Contender, count: int) -> np.ndarray[Any, Any]:
             f"{shorten(found.bodies[0].decode(errors='replace'))}"
         )
     return np.array([contender.score(msgspec.json.decode(body)) for body in found.bodies])
+
+
+def saturate(
+    contenders: Sequence[Contender], *, rounds: int, seconds: float, clients: int
+) -> list[Run]:
+    """Keep each contender busy in turn, each round about as long for all of them."""
+    runs = [Run(contender) for contender in contenders]
+    counts = [clients * 10] * len(runs)
+    for number in range(rounds + 1):  # the first only finds out how many requests fit
+        for index, run in enumerate(runs):
+            found = load(run.contender, warm=clients, count=counts[index], clients=clients)
+            if number:
+                run.outcomes.append(found)
+            counts[index] = max(clients * 10, round(counts[index] / found.seconds * seconds))
+    return runs
 
 
 def contest(

@@ -5,6 +5,9 @@ schedule is finer than its own, because a loop's timers have steps of a millisec
 takes less: the last two are waited for by polling. The warm-up is a run of its own before the
 measured one. Around the measured run it reads the CPU time of the processes that it is told, and
 its own, so that a contender is charged for exactly those requests.
+
+With `clients` it is a closed loop instead, each of them sending as soon as it has its answer: that
+says what a request costs a busy server, and nothing of latency.
 """
 
 import asyncio
@@ -34,12 +37,14 @@ class Job(msgspec.Struct):
     bodies: str
     """File of JSON bodies, one a line, sent in turn."""
     rate: float
-    """Requests per second."""
+    """Requests per second; in a closed loop without meaning."""
     warm: int
     """Requests before the measured ones."""
     count: int
     groups: dict[str, list[int]]
     """Name → processes that are charged."""
+    clients: int = 0
+    """0: open loop; otherwise that many send one after another."""
 
 
 class Outcome(msgspec.Struct):
@@ -54,6 +59,8 @@ class Outcome(msgspec.Struct):
     cpu: dict[str, float]
     """Name → CPU seconds during the measured requests."""
     own_cpu: float
+    seconds: float
+    """From the first request to the last answer."""
     strangers: float
     """CPU used meanwhile by everything else on the machine, in cores."""
     bodies: list[bytes]
@@ -63,12 +70,12 @@ class Outcome(msgspec.Struct):
 async def _run(job: Job, bodies: list[bytes]) -> Outcome:
     async with Client(job.url) as client:
         payloads = [client.request(job.path, body) for body in bodies]
-        await _send(client, payloads, job.warm, job.rate)
+        await _load(client, payloads, job.warm, job)
         gc.collect()
         gc.disable()  # the generator's own pauses are nobody's latency
         started, machine = time.monotonic(), processes.machine_seconds()
         before, own = processes.sample(job.groups), _own()
-        answers = await _send(client, payloads, job.count, job.rate)
+        answers = await _load(client, payloads, job.count, job)
         own = _own() - own
         after = processes.sample(job.groups)
         seconds, machine = time.monotonic() - started, processes.machine_seconds() - machine
@@ -79,9 +86,31 @@ async def _run(job: Job, bodies: list[bytes]) -> Outcome:
         failed=sum(answer.status != 200 for answer in answers),
         cpu=cpu,
         own_cpu=own,
+        seconds=seconds,
         strangers=max(0.0, machine - own - sum(cpu.values())) / seconds,
         bodies=[answer.body for answer in answers[: len(bodies)]],
     )
+
+
+async def _load(client: Client, payloads: Sequence[bytes], count: int, job: Job) -> list[Answer]:
+    if job.clients:
+        return await _saturate(client, payloads, count, job.clients)
+    return await _send(client, payloads, count, job.rate)
+
+
+async def _saturate(
+    client: Client, payloads: Sequence[bytes], count: int, clients: int
+) -> list[Answer]:
+    """Send as fast as this many clients get their answers; return the answers in order."""
+    left, answers = iter(range(count)), []
+
+    async def ask() -> None:
+        for index in left:  # the clients share it
+            payload = payloads[index % len(payloads)]
+            answers.append(await _one(client, payload, index, time.monotonic()))
+
+    await asyncio.gather(*(ask() for _ in range(clients)))
+    return sorted(answers, key=lambda answer: answer.index)
 
 
 async def _send(client: Client, payloads: Sequence[bytes], count: int, rate: float) -> list[Answer]:

@@ -1,7 +1,6 @@
 """What a person reads of the comparison: latency, CPU, and where a request of ours spends both."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from statistics import median
 from typing import Final
 
@@ -15,17 +14,6 @@ QUIET_CORES: Final = 0.1
 QUIET_ADVICE: Final = ": TOO MUCH for these figures, run it again on a quiet machine"
 _HOPS: Final = ("features_us", "inference_us", "decision_us")
 _CLOCK: Final = "total_us"
-
-
-@dataclass(frozen=True)
-class Highest:
-    """The highest rate that a contender sustained."""
-
-    rate: float
-    """Requests per second."""
-    p99_ms: float
-    cpu_ms: float
-    """Per request, all its processes."""
 
 
 def latency(runs: Sequence[Run]) -> Iterator[str]:
@@ -47,12 +35,7 @@ def latency(runs: Sequence[Run]) -> Iterator[str]:
         f"in each latency: the generator's own lateness, p50 {np.percentile(late, 50):.2f}, "
         f"p99 {np.percentile(late, 99):.2f} ms; its CPU, {own:.2f} ms/request, is in no sum"
     )
-    strangers = [one.strangers for run in runs for one in run.outcomes]
-    busy = median(strangers)
-    yield (
-        f"everything else on this machine used {busy:.2f} cores meanwhile (at most "
-        f"{max(strangers):.2f})" + (QUIET_ADVICE if busy > QUIET_CORES else "")
-    )
+    yield strangers(runs)
 
 
 def profile(ours: Run, idle: Mapping[str, float], rate: float) -> Iterator[str]:
@@ -85,12 +68,28 @@ def profile(ours: Run, idle: Mapping[str, float], rate: float) -> Iterator[str]:
     yield f"  {'all':30}{total[0]:8.0f}{total[1]:8.0f}{total[0] - total[1]:8.0f}"
 
 
-def highest(found: Mapping[str, Highest], limit_ms: float) -> Iterator[str]:
-    """Yield the highest rates."""
-    yield f"highest rates tried with p99 below {limit_ms:g} ms"
-    yield f"{'':8}{'requests/s':>12}{'p99 ms':>9}{'CPU ms/request':>16}"
-    for name, one in found.items():
-        yield f"{name:8}{one.rate:12g}{one.p99_ms:9.2f}{one.cpu_ms:16.2f}"
+def busy(runs: Sequence[Run], clients: int) -> Iterator[str]:
+    """Yield what a request costs servers that are kept busy."""
+    yield f"kept busy by {clients} clients, medians of the rounds"
+    yield f"{'':8}{'requests/s':>12}{'requests/CPU s':>16}{'CPU ms/request':>16}   of which"
+    for run in runs:
+        cpu = median(run.cpu_ms())
+        parts = ", ".join(f"{part} {run.part_ms(part):.2f}" for part in run.contender.parts)
+        yield (
+            f"{run.contender.name:8}{1000 / median(run.wall_ms()):12.0f}{1000 / cpu:16.0f}"
+            f"{cpu:16.2f}   {parts}"
+        )
+    yield strangers(runs)
+
+
+def strangers(runs: Sequence[Run]) -> str:
+    """Return what else ran on the machine, and a warning when it was too much."""
+    cores = [one.strangers for run in runs for one in run.outcomes]
+    text = (
+        f"everything else on this machine used {median(cores):.2f} cores meanwhile "
+        f"(at most {max(cores):.2f})"
+    )
+    return text + (QUIET_ADVICE if median(cores) > QUIET_CORES else "")
 
 
 def _hops(ours: Run) -> dict[str, np.ndarray[tuple[int], np.dtype[np.float64]]]:

@@ -198,6 +198,7 @@ class PredictionLog:
                 self._awake = False
                 self._wake.clear()
                 await self._wake.wait()
+                continue  # woken to end, there may be nothing
             if len(self._queue) < _BATCH_ROWS and not self._draining:
                 await asyncio.sleep(_LINGER_SECONDS)
             take = min(_BATCH_ROWS, len(self._queue))
@@ -244,8 +245,10 @@ class PredictionLog:
                 self._behind.clear()
             spill = next((item for item in self._spills() if not item.empty), None)
             if spill is None:
+                # Not wait_for: in 3.11 it swallows a cancellation that comes with the event.
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._behind.wait(), max(0.0, look - loop.time()))
+                    async with asyncio.timeout(max(0.0, look - loop.time())):
+                        await self._behind.wait()
                 continue
             try:
                 await self._replay_batch(spill)

@@ -97,6 +97,7 @@ def _outcome(ms: list[float], cpu_ms: float, bodies: list[Any]) -> Outcome:
         failed=0,
         cpu={"all": cpu_ms * len(ms) / 1000},
         own_cpu=0.0,
+        seconds=len(ms) / 50,
         strangers=0.0,
         bodies=[msgspec.json.encode(body) for body in bodies],
     )
@@ -138,6 +139,16 @@ def test_the_load_is_sent_on_schedule_and_each_answer_is_kept_in_order(
     assert all(late <= ms for late, ms in zip(found.late_ms, found.ms, strict=True))
     assert found.own_cpu > 0
     assert found.cpu["all"] > 0
+
+
+def test_a_closed_loop_sends_each_request_once_and_keeps_the_order(
+    contender: Callable[[str], Contender], server: _Server
+) -> None:
+    found = contest.load(contender("/score"), warm=0, count=31, clients=4)
+
+    assert 31 == len(server.seen) == len(found.ms)
+    assert [b'{"score": 0.25}', b'{"score": 0.75}'] == found.bodies
+    assert 0 < found.seconds < 31 * max(found.ms) / 1000
 
 
 def test_refused_requests_are_counted_and_give_no_score(

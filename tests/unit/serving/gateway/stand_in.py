@@ -15,6 +15,8 @@ import numpy as np
 
 class _Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    wbufsize = -1  # head and body in one packet: two would wait for each other's acknowledgement
+    disable_nagle_algorithm = True
     owner: "StandIn"
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
