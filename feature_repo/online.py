@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from feature_repo import packed
-from mlplatform.contracts import OnlineGroup, OnlineLayout, OnlineView
+from mlplatform.contracts import OnlineLayout, OnlineView
 from mlplatform.errors import DataError, PlatformError, ServiceError, SpecError, shorten
 
 Keys = Mapping[str, Sequence[str | int | None]]
@@ -360,15 +360,3 @@ def _input(
 
 def _ttl_us(view: OnlineView) -> int:
     return _FOREVER if view.ttl_seconds is None else round(view.ttl_seconds * 1_000_000)
-
-
-def group_of(layout: OnlineLayout, view: str) -> OnlineGroup:
-    """Return the group that holds a view.
-
-    Raises:
-        SpecError: The layout has no such view.
-    """
-    for group in layout.groups:
-        if any(held.name == view for held in group.views):
-            return group
-    raise SpecError(f"feature service {layout.service} has no view {view}")

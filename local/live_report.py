@@ -64,7 +64,7 @@ def _hops(good: pl.DataFrame, found: Replayed) -> str:
         mode="markers",
         marker={"symbol": "line-ns", "size": 26, "line": {"width": 3, "color": _BAD}},
     )
-    figure.update_xaxes(type="log")
+    figure.update_xaxes(type="log", dtick=1)
     return html(figure, "Hops against their budgets", "milliseconds", "", 320)
 
 

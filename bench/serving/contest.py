@@ -110,7 +110,7 @@ def scores(contender: Contender, count: int) -> np.ndarray[Any, Any]:
     Raises:
         ServiceError: One of them was not answered with a score.
     """
-    found = load(contender, rate=50, warm=0, count=count)
+    found = load(contender, warm=0, count=count, clients=2)
     if found.failed:
         raise ServiceError(
             f"{contender.name} did not answer {found.failed} of {count} requests: "

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feature_repo import packed
-from feature_repo.online import OnlineReader, group_of
+from feature_repo.online import OnlineReader
 from mlplatform.contracts import OnlineField, OnlineGroup, OnlineLayout, OnlineType, OnlineView
 from mlplatform.errors import DataError, ServiceError, SpecError
 
@@ -217,12 +217,6 @@ def test_a_field_that_two_views_have_is_refused() -> None:
 def test_a_timestamp_is_no_model_input() -> None:
     with pytest.raises(SpecError, match="model input when is a timestamp"):
         reader(("when",))
-
-
-def test_a_view_is_found_in_its_group() -> None:
-    assert PLACE == group_of(LAYOUT, "traffic")
-    with pytest.raises(SpecError, match="no view weather"):
-        group_of(LAYOUT, "weather")
 
 
 def test_no_rows_give_no_rows() -> None:

@@ -147,7 +147,7 @@ def test_a_write_that_the_server_refuses_is_a_service_error_and_leaves_nothing_h
         with pytest.raises(ServiceError, match=r"refused a command: (OOM|EXECABORT)"):
             world.write("rating", rated(1, 1, 1.0))
     finally:
-        redis.execute("CONFIG", "SET", "maxmemory", 0)
+        redis.execute("CONFIG", "SET", "maxmemory", "1gb")
 
     assert 0 == redis.execute("DBSIZE")
     assert 1 == world.write("rating", rated(1, 1, 1.0))

@@ -173,6 +173,20 @@ def champion(triton: Callable[[int, float], Model]) -> Model:
     return triton(3, 0.01)
 
 
+@pytest.fixture(scope="module")
+def module_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("module")
+
+
+@pytest.fixture(scope="module")
+def module_redis(module_path: Path) -> Iterator[RedisProcess]:
+    """One server for the tests of a module, which leave it running."""
+    process = RedisProcess(module_path / "redis")
+    process.start()
+    yield process
+    process.stop()
+
+
 @pytest.fixture
 def make_gateway(tmp_path: Path) -> Iterator[Callable[..., Gateway]]:
     """Starts gateways; all end with the test."""
@@ -186,7 +200,7 @@ def make_gateway(tmp_path: Path) -> Iterator[Callable[..., Gateway]]:
 
     yield make
     for gateway in started:
-        gateway.stop()
+        gateway.kill()
 
 
 @pytest.fixture(scope="session")
@@ -208,4 +222,4 @@ def gateway(
     running = Gateway(tmp_path_factory.mktemp("gateway"), session_redis.url)
     running.start()
     yield running
-    assert 0 == running.stop()
+    running.kill()

@@ -1,5 +1,6 @@
 """The servers around a gateway, real ones, and the gateway itself as a process."""
 
+import contextlib
 import http.client
 import json
 import os
@@ -128,15 +129,17 @@ class Gateway:
     def stop(self, seconds: float = 15) -> int:
         """End it as a supervisor does; return its status."""
         assert self.process is not None
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-        try:
-            return self.process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            for pid in (*self.workers(), self.process.pid):
-                os.kill(pid, signal.SIGKILL)
-            self.process.wait(5)
-            raise
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(seconds)
+
+    def kill(self) -> None:
+        """End it at once, with its workers."""
+        if self.process is not None and self.process.poll() is None:
+            workers = self.workers()
+            for pid in (self.process.pid, *workers):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            self.process.wait(10)
 
 
 @dataclass

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,24 +33,36 @@ NOISE_US = 50_000
 MakeGateway = Callable[..., Gateway]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def stand_in() -> Iterator[StandIn]:
     with StandIn() as server:
         yield server
 
 
-@pytest.fixture
-def store(redis: RedisProcess, champion: Model, stand_in: StandIn) -> Iterator[Store]:
-    """A Redis of its own with a route to the stand-in and the features of one flight."""
-    with closing(Store(redis.url)) as found:
+@pytest.fixture(scope="module")
+def store(module_redis: RedisProcess, champion: Model, stand_in: StandIn) -> Iterator[Store]:
+    """A route to the stand-in and the features of one flight."""
+    with closing(Store(module_redis.url)) as found:
         found.publish(route(("champion", 1.0, stand_in.url, champion.served)))
         found.features(champion.served, request(), AT_US)
         yield found
 
 
+@pytest.fixture(scope="module")
+def running(module_path: Path, store: Store) -> Iterator[Gateway]:
+    gateway = Gateway(module_path, store.url)
+    gateway.start()
+    yield gateway
+    gateway.kill()
+
+
 @pytest.fixture
-def gateway(make_gateway: MakeGateway, store: Store) -> Gateway:
-    return make_gateway(store.url)
+def gateway(running: Gateway, stand_in: StandIn) -> Iterator[Gateway]:
+    """A gateway that works, before and after each test."""
+    until(running, healthy)
+    yield running
+    stand_in.mode = "good"
+    until(running, healthy)
 
 
 def ask(gateway: Gateway, **changes: Any) -> dict[str, Any]:
@@ -87,7 +100,6 @@ def healthy(answer: dict[str, Any]) -> bool:
 def test_the_rules_answer_for_a_model_server_that(
     gateway: Gateway, stand_in: StandIn, mode: str, reason: str
 ) -> None:
-    assert healthy(ask(gateway))
     stand_in.mode = mode
     answer = ask(gateway)
 
@@ -96,8 +108,6 @@ def test_the_rules_answer_for_a_model_server_that(
     assert not answer["degraded"]
     assert 1 == answer["epoch"]
     assert 0.1 <= answer["score"] <= 0.39  # the share of late flights at ten o'clock
-    stand_in.mode = "good"
-    until(gateway, healthy)
 
 
 def test_a_model_server_that_hangs_costs_nothing_once_its_breaker_is_open(
@@ -113,8 +123,6 @@ def test_a_model_server_that_hangs_costs_nothing_once_its_breaker_is_open(
     assert ("inference_down",) in reasons
     assert stand_in.asked - asked <= 5  # probes
     assert sorted(times)[25] < 1000
-    stand_in.mode = "good"
-    until(gateway, healthy)
 
 
 def test_a_batch_falls_back_as_a_whole(gateway: Gateway, stand_in: StandIn) -> None:
@@ -125,9 +133,9 @@ def test_a_batch_falls_back_as_a_whole(gateway: Gateway, stand_in: StandIn) -> N
 
 
 def test_a_paused_redis_degrades_the_answers_and_is_used_again(
-    gateway: Gateway, redis: RedisProcess
+    gateway: Gateway, module_redis: RedisProcess
 ) -> None:
-    assert healthy(ask(gateway))
+    redis = module_redis
     redis.signal(signal.SIGSTOP)
     answers = [ask(gateway) for _ in range(30)]
     redis.signal(signal.SIGCONT)
@@ -136,21 +144,21 @@ def test_a_paused_redis_degrades_the_answers_and_is_used_again(
     assert ["features_late"] == answers[0]["reasons"]
     assert ["features_down"] == answers[-1]["reasons"]  # the breaker is open: no more waiting
     assert 3 == answers[-1]["version"]
-    until(gateway, healthy)
 
 
 def test_a_killed_redis_degrades_the_answers_and_no_row_is_lost(
-    gateway: Gateway, redis: RedisProcess, store: Store
+    gateway: Gateway, module_redis: RedisProcess, store: Store
 ) -> None:
     ids = [f"request-{number}" for number in range(60)]
     for name in ids[:20]:
         assert healthy(ask(gateway, request_id=name))
-    redis.kill()
+    store.close()
+    module_redis.kill()
     for name in ids[20:40]:
         answer = ask(gateway, request_id=name)
         assert ["features_down"] == answer["reasons"]
         assert (True, "champion") == (answer["degraded"], answer["arm"])
-    redis.start()
+    module_redis.start()
     until(gateway, healthy)
     for name in ids[40:]:
         assert healthy(ask(gateway, request_id=name))
@@ -163,9 +171,11 @@ def test_a_killed_redis_degrades_the_answers_and_no_row_is_lost(
 
 
 def test_a_gateway_that_starts_without_redis_answers_by_the_rules(
-    make_gateway: MakeGateway, redis: RedisProcess, store: Store
+    make_gateway: MakeGateway, redis: RedisProcess, champion: Model
 ) -> None:
-    store.close()
+    with closing(Store(redis.url)) as store:
+        store.publish(route(("champion", 1.0, champion.url, champion.served)))
+        store.features(champion.served, request(), AT_US)
     redis.kill()
     gateway = make_gateway(redis.url, path="/livez")
     answer = ask(gateway)
@@ -178,14 +188,14 @@ def test_a_gateway_that_starts_without_redis_answers_by_the_rules(
 
 
 def test_everything_hanging_at_once_stays_within_the_budget(
-    gateway: Gateway, redis: RedisProcess, stand_in: StandIn
+    gateway: Gateway, module_redis: RedisProcess, stand_in: StandIn
 ) -> None:
     stand_in.mode = "hang"
-    redis.signal(signal.SIGSTOP)
+    module_redis.signal(signal.SIGSTOP)
     try:
         answer = ask(gateway)
     finally:
-        redis.signal(signal.SIGCONT)
+        module_redis.signal(signal.SIGCONT)
 
     assert ["features_late", "inference_late"] == answer["reasons"]
     assert (True, True) == (answer["degraded"], answer["fallback"])
@@ -211,8 +221,6 @@ def test_overload_is_refused_at_once_and_says_when_to_come_back(
     assert {200, 429} == {reply.status for reply in found}
     assert {"1"} == {reply.headers["retry-after"] for reply in refused}
     assert "try again" in refused[0].json["error"]["message"]
-    stand_in.mode = "good"
-    until(gateway, healthy)
 
 
 @pytest.mark.loop

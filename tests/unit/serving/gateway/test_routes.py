@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,14 +34,46 @@ def servers() -> Iterator[list[StandIn]]:
         yield [stack.enter_context(StandIn(score)) for score in (0.25, 0.5, 0.75)]
 
 
-@pytest.fixture
-def store(redis: RedisProcess, champion: Model) -> Iterator[Store]:
-    with closing(Store(redis.url)) as found:
-        found.features(champion.served, request(), AT_US)
-        yield found
+class Rollout:
+    """A gateway and its route; each publication is the next epoch."""
+
+    def __init__(self, store: Store, gateway: Gateway) -> None:
+        self.store, self.gateway, self.epoch = store, gateway, 1
+
+    def publish(self, *arms: Any, **parts: Any) -> int:
+        self.epoch += 1
+        self.store.publish(route(*arms, epoch=self.epoch, **parts))
+        return self.epoch
+
+    def follow(self, *arms: Any, **parts: Any) -> Gateway:
+        """Publish, and wait until the gateway follows."""
+        self.publish(*arms, **parts)
+        follow(self.gateway, self.epoch)
+        return self.gateway
+
+    def log(self) -> str:
+        """What the gateway has said since the last epoch that it follows."""
+        return self.gateway.log.read_text().rpartition("follows epoch")[2]
+
+    def rows(self, request_ids: list[str], arm: str) -> dict[str, Any]:
+        """The logged rows of some requests by one arm."""
+        wanted = set(request_ids)
+        rows = self.store.rows()
+        return {r.request_id: r for r in rows if r.arm == arm and r.request_id in wanted}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
+def rollout(module_redis: RedisProcess, module_path: Path, champion: Model) -> Iterator[Rollout]:
+    gateway = Gateway(module_path, module_redis.url)
+    with closing(Store(module_redis.url)) as store:
+        store.features(champion.served, request(), AT_US)
+        store.publish(route(("champion", 1.0, champion.url, champion.served)))
+        gateway.start()
+        yield Rollout(store, gateway)
+    gateway.kill()
+
+
+@pytest.fixture(scope="module")
 def versions(champion: Model) -> list[ServedModel]:
     """Three versions of one model."""
     return [champion.served.model_copy(update={"version": version}) for version in (1, 2, 3)]
@@ -64,11 +97,10 @@ def arms(gateway: Gateway) -> dict[str, str]:
 
 
 def test_both_arms_answer_their_share_and_each_entity_has_one(
-    make_gateway: MakeGateway, store: Store, servers: list[StandIn], versions: list[ServedModel]
+    rollout: Rollout, servers: list[StandIn], versions: list[ServedModel]
 ) -> None:
-    challenger = ("challenger", 0.3, servers[2].url, versions[1])
-    store.publish(route(("champion", 0.7, servers[0].url, versions[0]), challenger))
-    gateway = make_gateway(store.url)
+    champion = ("champion", 0.7, servers[0].url, versions[0])
+    gateway = rollout.follow(champion, ("challenger", 0.3, servers[2].url, versions[1]))
     rows = [request(flight_key=entity, request_id=entity) for entity in ENTITIES]
     together = gateway.score(rows).json
     alone = [gateway.score(row).json for row in rows[:40]]
@@ -83,28 +115,24 @@ def test_both_arms_answer_their_share_and_each_entity_has_one(
 
 
 def test_a_growing_weight_moves_entities_only_to_the_challenger(
-    make_gateway: MakeGateway, store: Store, servers: list[StandIn], versions: list[ServedModel]
+    rollout: Rollout, servers: list[StandIn], versions: list[ServedModel]
 ) -> None:
-    gateway: Gateway | None = None
     moved: set[str] = set()
-    for number, weight in enumerate((0.1, 0.4, 0.8), 1):
-        challenger = ("challenger", weight, servers[1].url, versions[1])
+    for weight in (0.1, 0.4, 0.8):
         champion = ("champion", 1 - weight, servers[0].url, versions[0])
-        store.publish(route(champion, challenger, epoch=number))
-        gateway = gateway or make_gateway(store.url)
-        follow(gateway, number)
-        now = {entity for entity, arm in arms(gateway).items() if arm == "challenger"}
+        rollout.follow(champion, ("challenger", weight, servers[1].url, versions[1]))
+        found = arms(rollout.gateway).items()
+        now = {entity for entity, arm in found if arm == "challenger"}
 
         assert moved < now
         moved = now
 
 
 def test_one_arm_down_leaves_the_other_as_it_was(
-    make_gateway: MakeGateway, store: Store, servers: list[StandIn], versions: list[ServedModel]
+    rollout: Rollout, servers: list[StandIn], versions: list[ServedModel]
 ) -> None:
-    challenger = ("challenger", 0.5, servers[1].url, versions[1])
-    store.publish(route(("champion", 0.5, servers[0].url, versions[0]), challenger))
-    gateway = make_gateway(store.url)
+    champion = ("champion", 0.5, servers[0].url, versions[0])
+    gateway = rollout.follow(champion, ("challenger", 0.5, servers[1].url, versions[1]))
     before = arms(gateway)
     servers[1].mode = "refuse"
     after = arms(gateway)
@@ -117,38 +145,37 @@ def test_one_arm_down_leaves_the_other_as_it_was(
 
 
 def test_a_new_epoch_is_followed_without_a_fallback_and_acknowledged(
-    make_gateway: MakeGateway, store: Store, servers: list[StandIn], versions: list[ServedModel]
+    rollout: Rollout, servers: list[StandIn], versions: list[ServedModel]
 ) -> None:
-    routes = RouteStore(store.url)
-    routes.publish(route(("champion", 1.0, servers[0].url, versions[0])))
-    gateway = make_gateway(store.url)
-    wait_for(lambda: list(routes.acknowledgements(USECASE).values()) == [1])
-    routes.publish(route(("champion", 1.0, servers[1].url, versions[1]), epoch=2))
-    seen = []
+    gateway = rollout.follow(("champion", 1.0, servers[0].url, versions[0]))
+    with closing(RouteStore(rollout.store.url)) as routes:
+        before = rollout.epoch
+        wait_for(lambda: list(routes.acknowledgements(USECASE).values()) == [before])
+        after = rollout.publish(("champion", 1.0, servers[1].url, versions[1]))
+        seen = []
 
-    def moved() -> bool:
-        answer = gateway.score(request()).json
-        seen.append((answer["epoch"], answer["version"], answer["fallback"]))
-        return bool(answer["epoch"] == 2)
+        def moved() -> bool:
+            answer = gateway.score(request()).json
+            seen.append((answer["epoch"], answer["version"], answer["fallback"]))
+            return bool(answer["epoch"] == after)
 
-    wait_for(moved)
-    wait_for(lambda: list(routes.acknowledgements(USECASE).values()) == [2])
-    assert {(1, 1, False), (2, 2, False)} == set(seen)
-    routes.close()
+        wait_for(moved)
+        wait_for(lambda: list(routes.acknowledgements(USECASE).values()) == [after])
+
+    assert {(before, 1, False), (after, 2, False)} == set(seen)
 
 
 def test_a_new_arm_that_is_not_ready_is_waited_for(
-    make_gateway: MakeGateway, store: Store, servers: list[StandIn], versions: list[ServedModel]
+    rollout: Rollout, servers: list[StandIn], versions: list[ServedModel]
 ) -> None:
-    store.publish(route(("champion", 1.0, servers[0].url, versions[0])))
-    gateway = make_gateway(store.url)
+    gateway = rollout.follow(("champion", 1.0, servers[0].url, versions[0]))
     servers[1].ready = False
-    store.publish(route(("champion", 1.0, servers[1].url, versions[1]), epoch=2))
-    wait_for(lambda: "waits until its model servers are ready" in gateway.log.read_text())
+    after = rollout.publish(("champion", 1.0, servers[1].url, versions[1]))
+    wait_for(lambda: "waits until its model servers are ready" in rollout.log())
 
-    assert (1, 1) == tuple(gateway.score(request()).json[n] for n in ("epoch", "version"))
+    assert (after - 1, 1) == tuple(gateway.score(request()).json[n] for n in ("epoch", "version"))
     servers[1].ready = True
-    follow(gateway, 2)
+    follow(gateway, after)
     assert 2 == gateway.score(request()).json["version"]
 
 
@@ -162,74 +189,76 @@ def test_a_new_arm_that_is_not_ready_is_waited_for(
     ],
 )
 def test_the_last_good_route_stays_when_the_record_is(
-    make_gateway: MakeGateway,
-    store: Store,
+    rollout: Rollout,
     servers: list[StandIn],
     versions: list[ServedModel],
     record: bytes | None,
     said: str,
 ) -> None:
-    store.publish(route(("champion", 1.0, servers[0].url, versions[0]), epoch=7))
-    gateway = make_gateway(store.url)
+    gateway = rollout.follow(("champion", 1.0, servers[0].url, versions[0]))
     if record is None:
-        store.client.execute("DEL", f"route:{USECASE}")
+        rollout.store.client.execute("DEL", f"route:{USECASE}")
     else:
-        store.client.execute("SET", f"route:{USECASE}", record)
-        wait_for(lambda: said in gateway.log.read_text())
+        rollout.store.client.execute("SET", f"route:{USECASE}", record)
+        wait_for(lambda: said in rollout.log())
 
-    assert 7 == gateway.score(request()).json["epoch"]
-    store.publish(route(("champion", 1.0, servers[1].url, versions[1]), epoch=8))
-    follow(gateway, 8)
+    assert rollout.epoch == gateway.score(request()).json["epoch"]
+    rollout.follow(("champion", 1.0, servers[1].url, versions[1]))
+
+
+def test_a_route_of_the_wrong_kind_in_redis_changes_nothing(
+    rollout: Rollout, servers: list[StandIn], versions: list[ServedModel]
+) -> None:
+    gateway = rollout.follow(("champion", 1.0, servers[0].url, versions[0]))
+    rollout.store.client.execute("DEL", f"route:{USECASE}")
+    rollout.store.client.execute("LPUSH", f"route:{USECASE}", "x")
+    wait_for(lambda: "WRONGTYPE" in rollout.log())
+
+    assert rollout.epoch == gateway.score(request()).json["epoch"]
+    rollout.store.client.execute("DEL", f"route:{USECASE}")
 
 
 def test_a_model_that_cannot_be_fed_is_refused_by_name(
-    make_gateway: MakeGateway, store: Store, servers: list[StandIn], versions: list[ServedModel]
+    rollout: Rollout, servers: list[StandIn], versions: list[ServedModel]
 ) -> None:
-    store.publish(route(("champion", 1.0, servers[0].url, versions[0])))
-    gateway = make_gateway(store.url)
+    gateway = rollout.follow(("champion", 1.0, servers[0].url, versions[0]))
     layout = versions[1].layout
     without = tuple(group for group in layout.groups if group.keys != ("carrier",))
     other = versions[1].model_copy(update={"layout": layout.model_copy(update={"groups": without})})
-    store.publish(route(("champion", 1.0, servers[1].url, other), epoch=2))
-    wait_for(lambda: "required views carrier_delay" in gateway.log.read_text())
+    refused = rollout.publish(("champion", 1.0, servers[1].url, other))
+    wait_for(lambda: "required views carrier_delay" in rollout.log())
 
-    assert 1 == epoch(gateway)
+    assert refused - 1 == epoch(gateway)
 
 
 def test_the_shadow_sees_a_share_of_the_requests_and_nobody_sees_its_answers(
-    make_gateway: MakeGateway, store: Store, servers: list[StandIn], versions: list[ServedModel]
+    rollout: Rollout, servers: list[StandIn], versions: list[ServedModel]
 ) -> None:
     arm = ("champion", 1.0, servers[0].url, versions[0])
-    store.publish(route(arm, shadow=(0.5, servers[2].url, versions[2])))
-    gateway = make_gateway(store.url)
-    ids = [f"request-{number}" for number in range(120)]
+    gateway = rollout.follow(arm, shadow=(0.5, servers[2].url, versions[2]))
+    ids = [f"sampled-{number}" for number in range(120)]
     answers = [gateway.score(request(request_id=name)).json for name in ids]
-
-    def rows(arm: str) -> dict[str, Any]:
-        return {row.request_id: row for row in store.rows() if row.arm == arm}
-
-    wait_for(lambda: len(rows("champion")) == len(ids))
-    shadows = wait_for(lambda: found if len(found := rows("shadow")) > 30 else None)
+    champions = wait_for(lambda: f if len(f := rollout.rows(ids, "champion")) == 120 else None)
+    shadows = wait_for(lambda: f if len(f := rollout.rows(ids, "shadow")) > 30 else None)
 
     assert {("champion", 1, 0.25)} == {(a["arm"], a["version"], a["score"]) for a in answers}
-    assert 32 < len(shadows) < 88  # four standard deviations of 120 halves
+    assert len(shadows) < 88  # four standard deviations of 120 halves
     assert {(3, 0.75, False)} == {(r.version, r.score, r.fallback) for r in shadows.values()}
-    champions = rows("champion")
     assert all(row.features == champions[name].features for name, row in shadows.items())
 
 
-def test_a_shadow_that_hangs_or_fails_harms_nobody(
-    make_gateway: MakeGateway, store: Store, servers: list[StandIn], versions: list[ServedModel]
+def test_a_shadow_that_hangs_harms_nobody(
+    rollout: Rollout, servers: list[StandIn], versions: list[ServedModel]
 ) -> None:
     servers[2].mode = "hang"
     arm = ("champion", 1.0, servers[0].url, versions[0])
-    store.publish(route(arm, shadow=(1.0, servers[2].url, versions[2])))
-    gateway = make_gateway(store.url)
-    answers = [gateway.score(request()).json for _ in range(40)]
+    gateway = rollout.follow(arm, shadow=(1.0, servers[2].url, versions[2]))
+    ids = [f"hanging-{number}" for number in range(40)]
+    answers = [gateway.score(request(request_id=name)).json for name in ids]
 
     assert not any(answer["fallback"] or answer["degraded"] for answer in answers)
-    wait_for(lambda: any(row.arm == "shadow" for row in store.rows()))
-    row = next(row for row in store.rows() if row.arm == "shadow")
+    shadows = wait_for(lambda: rollout.rows(ids, "shadow"))
+    row = next(iter(shadows.values()))
     assert (3, True) == (row.version, row.fallback)
     assert row.reasons[0].startswith("inference_")
 
@@ -306,14 +335,13 @@ def test_a_record_that_is_no_route_is_said_and_can_be_replaced(
 
 
 def test_a_gateway_that_ends_is_no_longer_counted(
-    make_gateway: MakeGateway, store: Store, servers: list[StandIn], versions: list[ServedModel]
+    make_gateway: MakeGateway, redis: RedisProcess, champion: Model
 ) -> None:
-    routes = RouteStore(store.url)
-    store.publish(route(("champion", 1.0, servers[0].url, versions[0])))
-    first, second = make_gateway(store.url), make_gateway(store.url)
-    wait_for(lambda: list(routes.acknowledgements(USECASE).values()) == [1, 1])
-    assert 0 == second.stop()
+    with closing(RouteStore(redis.url)) as routes:
+        routes.publish(route(("champion", 1.0, champion.url, champion.served)))
+        first, second = make_gateway(redis.url), make_gateway(redis.url)
+        wait_for(lambda: list(routes.acknowledgements(USECASE).values()) == [1, 1])
+        assert 0 == second.stop()
 
-    assert 1 == len(routes.acknowledgements(USECASE))
-    assert first.answers("/readyz")
-    routes.close()
+        assert 1 == len(routes.acknowledgements(USECASE))
+        assert first.answers("/readyz")
