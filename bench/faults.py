@@ -27,6 +27,7 @@ import polars as pl
 import uvloop
 
 from feature_repo import catalog, predictions
+from local.demo import interrupts
 from local.load import Answer, Client, open_loop
 from local.replay import DECODER, Scored
 from local.serving import Serving, serving
@@ -135,6 +136,7 @@ async def _load(
         if fault.undo is not None:
             loop.call_later(fault.undo_seconds, fault.undo, running)
 
+    loop.set_exception_handler(_raise)
     loop.call_later(_BEFORE_SECONDS, inject)
     count = int((_BEFORE_SECONDS + seconds) * per_second)
     async with Client(running.url) as client:
@@ -142,6 +144,12 @@ async def _load(
         payloads = [client.request(path, next(requests)) for _ in range(count)]
         answers = await open_loop(client, payloads, per_second)
     return answers, injected
+
+
+def _raise(_: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+    """End the run when the fault could not be injected: it would pass as harmless."""
+    error = context.get("exception")
+    raise SystemExit(f"the fault could not be injected: {error or context['message']}")
 
 
 def run(
@@ -200,7 +208,7 @@ def archived_once(workspace: Workspace, usecase: str, prefix: str, expected: int
 
 
 def main() -> None:
-    """Run all faults and print what clients saw."""
+    """Run all faults and print what clients saw; ends with 1 when an answer was lost."""
     parser = argparse.ArgumentParser(prog="python -m bench.faults", description=__doc__)
     parser.add_argument("--usecase", default="flight_delay", help="a folder under usecases/")
     parser.add_argument("--root", type=Path, default=Path("build/demo"), help="of `make demo`")
@@ -213,7 +221,11 @@ def main() -> None:
     limit = code.spec.serving.latency_ms.total + ALLOWANCE_MS
     prefix = f"fault-{time.time_ns()}"
     outcomes = []
-    with serving(workspace, code, moment, lambda step, text: print(f"{step}: {text}")) as running:
+    interrupts()
+    with (
+        workspace.lock(),
+        serving(workspace, code, moment, lambda step, text: print(f"{step}: {text}")) as running,
+    ):
         requests = bodies(code, moment, prefix)
         for fault in FAULTS:
             found = run(
@@ -238,6 +250,12 @@ def main() -> None:
             indent=2,
         )
     )
+
+    lost = [f.fault for f in outcomes if f.answered < f.sent or f.recovered_seconds is None]
+    if lost or once != answered:
+        raise SystemExit(f"not survived: {', '.join(lost) or 'the log'}")
+    if late := [f.fault for f in outcomes if not f.within]:
+        print(f"beyond {limit:g} ms: {', '.join(late)}")
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ from local.replayed import run_replay, tell
 from local.report import write_report
 from local.summary import OVERHEAD, Summary, evaluations
 from local.workspace import Workspace
-from mlplatform.errors import PlatformError
+from mlplatform.errors import NotFoundError, PlatformError
 from mlplatform.ledger import Ledger
 from mlplatform.settings import ComputeSettings, PipelineSettings
 from mlplatform.signing import create_key_pair
@@ -95,9 +95,13 @@ def _loop(console: Console, workspace: Workspace, options: argparse.Namespace) -
     if summary.verdict == "failed" or not days:
         return summary.verdict != "failed"
     console.print()
-    found = run_replay(
-        console, progress, workspace, code, moment, days=days, per_second=options.rate
-    )
+    try:
+        found = run_replay(
+            console, progress, workspace, code, moment, days=days, per_second=options.rate
+        )
+    except NotFoundError as error:  # no candidate has passed its gates yet: that is an answer
+        console.print(Text(f"nothing to serve: {error}"), soft_wrap=True)
+        return summary.verdict == "rejected"
     workspace.replay_summary.write_text(found.model_dump_json(indent=2) + "\n", encoding="utf-8")
     write_live_report(workspace.live_report, found, pl.read_parquet(workspace.answers))
     console.print()

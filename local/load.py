@@ -54,6 +54,7 @@ class _Connection(asyncio.Protocol):
     def send(self, payload: bytes) -> "asyncio.Future[tuple[int, bytes]]":
         self.answer = asyncio.get_running_loop().create_future()
         if self._transport is None or self._transport.is_closing():
+            self.open = False
             self.answer.set_result((0, b""))
         else:
             self._transport.write(payload)
@@ -152,11 +153,9 @@ async def open_loop(
         payloads: Whole HTTP requests.
         per_second: The pace.
         before: Awaited before each request leaves; what it takes counts as the request's latency.
-        after: Called with each answer as it comes.
+        after: Called with each answer as it comes; what it raises ends the load.
     """
-    loop = asyncio.get_running_loop()
     answers: dict[int, Answer] = {}
-    tasks: set[asyncio.Task[None]] = set()
 
     async def one(index: int, payload: bytes, due: float) -> None:
         sent = time.monotonic()
@@ -167,15 +166,12 @@ async def open_loop(
             after(answer)
 
     start = time.monotonic() + 0.05
-    for index, payload in enumerate(payloads):
-        due = start + index / per_second
-        if (wait := due - time.monotonic()) > 0:
-            await asyncio.sleep(wait)
-        if before is not None:
-            await before(index)
-        task = loop.create_task(one(index, payload, due))
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
-    if tasks:
-        await asyncio.gather(*tasks)
+    async with asyncio.TaskGroup() as group:  # an error in one of them ends the load
+        for index, payload in enumerate(payloads):
+            due = start + index / per_second
+            if (wait := due - time.monotonic()) > 0:
+                await asyncio.sleep(wait)
+            if before is not None:
+                await before(index)
+            group.create_task(one(index, payload, due))
     return [answers[index] for index in sorted(answers)]

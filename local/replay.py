@@ -69,8 +69,7 @@ class Tally:
 
     def add(self, answer: Answer) -> None:
         """Count one answer."""
-        if answer.status == _OK:
-            scored = DECODER.decode(answer.body)
+        if (scored := scored_of(answer)) is not None:
             self.answered += 1
             self.degraded += scored.degraded
             self.fallback += scored.fallback
@@ -105,6 +104,14 @@ class Tally:
 
 
 DECODER: Final = msgspec.json.Decoder(Scored)
+
+
+def scored_of(answer: Answer) -> Scored | None:
+    """Return what a good answer says; None for any other, a body that is none included."""
+    try:
+        return DECODER.decode(answer.body) if answer.status == _OK else None
+    except msgspec.DecodeError:
+        return None
 
 
 Feed = dict[int, list[tuple[str, pl.DataFrame]]]
@@ -185,7 +192,7 @@ async def replay(
 
 def ledger(requests: Traffic, answers: list[Answer]) -> pl.DataFrame:
     """Return the client's own ledger: one row for each request that was sent."""
-    scored = [DECODER.decode(a.body) if a.status == _OK else None for a in answers]
+    scored = [scored_of(answer) for answer in answers]
     rows = requests.rows.select("request_id", "event_timestamp").head(len(answers))
     return rows.with_columns(
         pl.Series("status", [a.status for a in answers], dtype=pl.Int32),

@@ -56,9 +56,9 @@ def _serve(console: Console, workspace: Workspace, options: argparse.Namespace) 
     summary = run(console, progress, workspace, code, moment)
     if summary.verdict == "failed":
         raise PlatformError(f"there is nothing to serve: {summary.reason}")
+    body = next(traffic(code, moment, moment + timedelta(days=1)).bodies()).decode()
     console.print()
     with serving(workspace, code, moment, progress.say, port=options.port or None) as running:
-        body = next(traffic(code, moment, moment + timedelta(days=1)).bodies()).decode()
         url = f"{running.url}/v1/{running.usecase}/score"
         console.print(f"\n{running.usecase} version {running.model.version} answers at {url}\n")
         header = shlex.quote("content-type: application/json")

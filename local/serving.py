@@ -8,10 +8,10 @@ It refuses to start without a registered version.
 """
 
 import contextlib
-import shutil
+import http.client
+import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -27,9 +27,10 @@ from local.redis_server import free_port, redis_program
 from local.supervisor import Handle, Program, Supervisor
 from local.triton_server import triton_program
 from local.workspace import Workspace
+from mlplatform.clients.redis_sync import connect
 from mlplatform.clients.registry import Registry
 from mlplatform.contracts import Arm, Decision, ModelRef, Route, ServedModel
-from mlplatform.errors import NotFoundError, ServiceError
+from mlplatform.errors import NotFoundError, ServiceError, shorten
 from mlplatform.ledger import Ledger
 from mlplatform.settings import RegistrySettings
 from serving.route import RouteStore
@@ -41,6 +42,8 @@ Say = Callable[[str, str], None]
 _HOST: Final = "127.0.0.1"
 _CHAMPION: Final = "champion"
 _CHALLENGER: Final = "challenger"
+_DIRECT: Final = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+"""Asks the loopback address itself, whatever proxy the environment names."""
 _READY_SECONDS: Final = 30.0
 """Longest wait until the gateway follows the route; it asks ten times a second."""
 
@@ -83,11 +86,12 @@ def serving(
     """
     usecase = code.spec.name
     exported = _export(workspace, code, say)
-    shutil.rmtree(workspace.redis, ignore_errors=True)  # features of another moment
     with Supervisor() as supervisor:
-        redis_port = free_port()
+        redis_port, port = free_port(), free_port() if port is None else port
         redis = supervisor.start(redis_program(workspace.redis, redis_port))
         redis_url = f"redis://{_HOST}:{redis_port}/0"
+        environment = workspace.serving_environment(redis_url, port, usecase)
+        _start_over(redis_url, usecase, environment)
         store = stores.open_store(str(workspace.data), redis_url)
         stores.apply(store)
         rows = materialize(store, usecase, as_of)
@@ -100,10 +104,9 @@ def serving(
         say("triton", f"version {served.version} gives its golden answers at port {triton_port}")
         _publish(redis_url, usecase, served, f"http://{_HOST}:{triton_port}")
 
-        port = free_port() if port is None else port
-        environment = workspace.serving_environment(redis_url, port, usecase)
-        gateway = supervisor.start(_gateway(workspace, port, environment))
+        # The archiver outlives the gateway, whose last rows it takes.
         archiver = supervisor.start(_archiver(workspace, environment))
+        gateway = supervisor.start(_gateway(workspace, port, environment))
         url = f"http://{_HOST}:{port}"
         _wait_for_route(url, workspace)
         say("gateway", f"{url}/v1/{usecase}/score")
@@ -141,7 +144,7 @@ def _export(workspace: Workspace, code: UseCaseCode, say: Say) -> Export:
 def _first_champion(workspace: Workspace, registry: Registry, ref: ModelRef) -> None:
     """Promote the first version of all; running it twice adds nothing."""
     decision = Decision(
-        key=f"{ref.name}/route/{ref.version}/first",
+        key=f"{ref.name}/route/{ref.version}/{ref.signature[:16]}",
         usecase=ref.name,
         kind="route",
         subject=str(ref.version),
@@ -153,6 +156,21 @@ def _first_champion(workspace: Workspace, registry: Registry, ref: ModelRef) -> 
     )
     Ledger(workspace.ledger_url).append(decision)
     registry.set_alias(ref.name, _CHAMPION, ref.version)
+
+
+def _start_over(redis_url: str, usecase: str, environment: dict[str, str]) -> None:
+    """Empty Redis of another moment's features; rows of the log that are left go to the archive."""
+    redis = connect(redis_url)
+    if redis.execute("XLEN", f"predictions:{usecase}"):
+        command = [sys.executable, "-m", "serving.predictions", "--once"]
+        try:
+            subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+        except subprocess.CalledProcessError as error:
+            raise ServiceError(
+                f"the prediction log that an earlier run left cannot be archived "
+                f"({shorten(error.stderr)}): free the disk, then start again"
+            ) from error
+    redis.execute("FLUSHALL")
 
 
 def _publish(redis_url: str, usecase: str, served: ServedModel, url: str) -> None:
@@ -172,6 +190,7 @@ def _gateway(workspace: Workspace, port: int, environment: dict[str, str]) -> Pr
         # Alive, not ready: while Triton is away it still answers, by the rules.
         ready=lambda: _answers(f"http://{_HOST}:{port}/livez"),
         env=environment,
+        port=port,
     )
 
 
@@ -187,9 +206,9 @@ def _archiver(workspace: Workspace, environment: dict[str, str]) -> Program:
 
 def _answers(url: str) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=1) as answer:  # noqa: S310 (our own address)
+        with _DIRECT.open(url, timeout=1) as answer:
             return bool(answer.status == 200)  # noqa: PLR2004 (HTTP's own)
-    except (OSError, urllib.error.HTTPError):
+    except (OSError, http.client.HTTPException):
         return False
 
 

@@ -3,10 +3,11 @@
 A program is healthy when its own `ready` says so, which asks for a real answer (a golden
 inference, a PING), not for an open port. One that exits, or that has given no answer for its
 patience, is killed with its process group and started again, after a pause that doubles while it
-keeps failing. Every group ends with the `with` block, however the block ends, and with this
-process: the kernel sends the signal if we are killed.
+keeps failing. Every group ends with the `with` block, however the block ends. If we are killed
+ourselves, the kernel sends SIGTERM to each program that we started.
 
-It refuses a program that does not come up the first time: that is a mistake, not a fault.
+It refuses a program that does not come up the first time, and a port that somebody else holds:
+those are mistakes, not faults.
 """
 
 import contextlib
@@ -14,10 +15,11 @@ import ctypes
 import logging
 import os
 import signal
+import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -29,8 +31,9 @@ _LOG: Final = logging.getLogger("mlplatform.local")
 _FIRST_PAUSE_SECONDS: Final = 0.1
 _LONGEST_PAUSE_SECONDS: Final = 10.0
 _STEADY_SECONDS: Final = 30.0
-"""After this long without a restart the next pause is the first one again."""
-_STOP_SECONDS: Final = 10.0
+"""After it has been healthy for this long the next pause is the first one again."""
+_KILL_SECONDS: Final = 10.0
+"""The kernel takes no longer to end a killed process."""
 _POLL_SECONDS: Final = 0.05
 _TAIL_LINES: Final = 15
 _PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
@@ -55,6 +58,10 @@ class Program:
     """Longest wait for its first answer."""
     check_seconds: float = 0.5
     """Pause between two questions."""
+    stop_seconds: float = 10.0
+    """Time to end by itself after SIGTERM before it is killed."""
+    port: int | None = None
+    """Port of the loopback address that it listens on; must be free when it is started first."""
 
 
 class Handle:
@@ -65,6 +72,7 @@ class Handle:
         self.restarts = 0
         self._stopping = threading.Event()
         self._healthy = threading.Event()
+        self._healthy_since = 0.0
         self._process = _spawn(program)
         self._thread = threading.Thread(
             target=self._watch, name=f"supervise {program.name}", daemon=True
@@ -89,7 +97,7 @@ class Handle:
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join()
-        _end(self._process, _STOP_SECONDS)
+        _end(self._process, self.program.stop_seconds)
         self._healthy.clear()
 
     def begin(self) -> None:
@@ -99,8 +107,10 @@ class Handle:
             ServiceError: It ended or did not answer in time; the end of its log is in the message.
         """
         program, deadline = self.program, time.monotonic() + self.program.start_seconds
-        while not program.ready():
-            status = self._process.poll()
+        while True:
+            answers, status = _ready(program), self._process.poll()
+            if answers and status is None:
+                break
             if status is not None or time.monotonic() > deadline:
                 _end(self._process, 0)
                 what = "did not answer in time" if status is None else f"ended with {status}"
@@ -109,23 +119,32 @@ class Handle:
                     + _tail(program.log)
                 )
             time.sleep(_POLL_SECONDS)
-        self._healthy.set()
+        self._is_healthy()
         self._thread.start()
+
+    def _is_healthy(self) -> None:
+        if not self._healthy.is_set():
+            self._healthy_since = time.monotonic()
+            self._healthy.set()
 
     def _watch(self) -> None:
         pause, started = _FIRST_PAUSE_SECONDS, time.monotonic()
         while self._must_restart(started):
+            if self._healthy.is_set() and time.monotonic() - self._healthy_since > _STEADY_SECONDS:
+                pause = _FIRST_PAUSE_SECONDS
             self._healthy.clear()
             _end(self._process, 0)  # what is left of its group: a stub, a stopped process
-            if time.monotonic() - started > _STEADY_SECONDS:
-                pause = _FIRST_PAUSE_SECONDS
             _LOG.warning("%s is gone: started again in %.1f s", self.program.name, pause)
             if self._stopping.wait(pause):
                 return
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
             started = time.monotonic()
-            self._process = _spawn(self.program)
-            self.restarts += 1
+            try:
+                self._process = _spawn(self.program)
+            except (ServiceError, OSError) as error:  # no memory, no descriptors: try again
+                _LOG.warning("%s cannot be started: %s", self.program.name, shorten(error))
+            else:
+                self.restarts += 1
 
     def _must_restart(self, started: float) -> bool:
         """Return True when the program must be started again, False when we are stopping."""
@@ -136,9 +155,9 @@ class Handle:
         while not self._stopping.is_set():
             if self._process.poll() is not None:
                 return True
-            if program.ready():
+            if _ready(program):
                 answered, patience = time.monotonic(), program.patience_seconds
-                self._healthy.set()
+                self._is_healthy()
             elif time.monotonic() - answered > patience:
                 return True
             else:
@@ -170,8 +189,9 @@ class Supervisor:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for handle in reversed(self._handles):  # the last started depends on the first
-            handle.stop()
+        with _undisturbed(), contextlib.ExitStack() as stack:
+            for handle in self._handles:  # unwound in reverse: the last started needs the first
+                stack.callback(handle.stop)
 
     def start(self, program: Program) -> Handle:
         """Start a program, wait for its first good answer, and watch it from then on.
@@ -180,19 +200,57 @@ class Supervisor:
             ServiceError: It ended or did not answer in time; the end of its log is in the message.
         """
         program.log.parent.mkdir(parents=True, exist_ok=True)
+        if program.port is not None:
+            _refuse_taken(program)
         handle = Handle(program)
-        try:
-            handle.begin()
-        except BaseException:  # Ctrl-C too
-            _end(handle._process, 0)  # noqa: SLF001 (half started: not ours to hand out)
-            raise
-        self._handles.append(handle)
+        self._handles.append(handle)  # from here on it ends with us, whatever happens
+        handle.begin()
         return handle
 
 
-def _spawn(program: Program) -> "subprocess.Popen[bytes]":
-    with program.log.open("ab") as log:
+def _ready(program: Program) -> bool:
+    try:
+        return program.ready()
+    except Exception:  # noqa: BLE001 (whatever it is: no good answer; the watch must go on)
+        return False
+
+
+def _refuse_taken(program: Program) -> None:
+    """Refuse a port that somebody else answers on: we would take the stranger for our program."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
+            probe.bind(("127.0.0.1", program.port or 0))
+        except OSError as error:
+            raise ServiceError(
+                f"port {program.port} on 127.0.0.1 cannot be used for {program.name} "
+                f"({error.strerror}): stop the process that holds it, or choose another port"
+            ) from error
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Let no second Ctrl-C stop the stopping."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    kinds = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.signal(kind, signal.SIG_IGN) for kind in kinds]
+    try:
+        yield
+    finally:
+        for kind, handler in zip(kinds, before, strict=True):
+            signal.signal(kind, handler)
+
+
+def _spawn(program: Program) -> "subprocess.Popen[bytes]":
+    prctl = ctypes.CDLL(None).prctl  # looked up before the fork, where it is safe
+
+    def die_with_parent() -> None:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+    try:
+        with program.log.open("ab") as log:
             return subprocess.Popen(
                 program.command,
                 cwd=program.cwd,
@@ -201,21 +259,17 @@ def _spawn(program: Program) -> "subprocess.Popen[bytes]":
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # its own group: Ctrl-C reaches us, and we end the group
-                preexec_fn=_die_with_parent,  # noqa: PLW1509 (one system call, takes no lock)
+                preexec_fn=die_with_parent,  # noqa: PLW1509 (one call into the kernel)
             )
-        except OSError as error:
-            raise ServiceError(
-                f"{program.name} cannot be started: {program.command[0]}: {shorten(error)}"
-            ) from error
-
-
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    except OSError as error:
+        raise ServiceError(
+            f"{program.name} cannot be started: {program.command[0]}: {shorten(error)}"
+        ) from error
 
 
 def _end(process: "subprocess.Popen[bytes]", patience_seconds: float) -> None:
     kinds = [(signal.SIGTERM, patience_seconds)] if patience_seconds else []
-    for kind, patience in (*kinds, (signal.SIGKILL, _STOP_SECONDS)):
+    for kind, patience in (*kinds, (signal.SIGKILL, _KILL_SECONDS)):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, kind)
         with contextlib.suppress(subprocess.TimeoutExpired):

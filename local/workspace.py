@@ -106,6 +106,7 @@ class Workspace:
             PlatformError: another run holds it.
         """
         self.root.mkdir(parents=True, exist_ok=True)
+        self.root.chmod(0o700)  # keys, logs with requests, the registry's database
         with (self.root / "lock").open("w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

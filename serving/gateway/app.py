@@ -200,6 +200,8 @@ class Application:
             raise RefusedError(
                 refusal.TOO_SLOW, f"the body did not come within {_BODY_SECONDS:g} s; send it again"
             ) from None
+        except RuntimeError as error:  # granian's errors of a connection that has ended
+            raise RefusedError(refusal.NOT_JSON, "the body ended early") from error
 
     def _too_large(self) -> RefusedError:
         return RefusedError(

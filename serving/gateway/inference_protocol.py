@@ -204,9 +204,9 @@ def _values(name: str, field: RequestField, datatype: str, values: list[Any]) ->
         values = [None if tensors.nothing(v, moment=moment) else v for v in values]
     if moment and datatype == "INT64":
         return [_moment(name, value) for value in values]
-    if field.type == "integer":
-        return [int(v) if isinstance(v, float) and v.is_integer() else v for v in values]
-    if field.type == "float" and not all(v is None or math.isfinite(v) for v in values):
+    if field.type in {"integer", "float"} and not all(
+        v is None or math.isfinite(v) for v in values
+    ):
         raise RefusedError(INVALID, f"input {name} has a value that is not finite", field=name)
     return values
 

@@ -5,6 +5,7 @@ request costs a few microseconds and an invalid one is answered with the name of
 refuses what it does not know: unknown fields, times without a zone, numbers that are none.
 """
 
+import contextlib
 import itertools
 import math
 import re
@@ -120,6 +121,7 @@ class Requests:
             raise SpecError(f"{usecase}: serving.request cannot be checked: {error}") from error
         self._names = tuple(self.fields)
         self._moments = tuple(n for n, field in self.fields.items() if field.type == "timestamp")
+        self._integers = tuple(n for n, field in self.fields.items() if field.type == "integer")
         self._prefix = secrets.token_hex(8)
         self._numbers = itertools.count(1)
 
@@ -133,7 +135,8 @@ class Requests:
             try:
                 found = self._decode(body)
             except msgspec.ValidationError as error:
-                msgspec.json.decode(body)  # what is broken further on is no JSON at all
+                with contextlib.suppress(msgspec.ValidationError):
+                    msgspec.json.decode(body)  # what is broken further on is no JSON at all
                 raise self._invalid(str(error)) from None
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise RefusedError(NOT_JSON, f"the body is not JSON in UTF-8: {error}") from None
@@ -190,6 +193,8 @@ class Requests:
         values: dict[str, list[Any]] = dict(zip(self._names, map(list, columns), strict=True))
         for name in self._moments:
             values[name] = self._microseconds(name, values[name], single=single)
+        for name in self._integers:
+            values[name] = [v if v is None else int(v) for v in values[name]]
         now = time.time_ns() // 1000
         event_us = self._microseconds(EVENT_TIME, moments, single=single)
         return Batch(
@@ -298,7 +303,12 @@ def _type(field: RequestField) -> tuple[Any, ...]:
         ]
     elif field.type == "integer":
         low, high = bounds(field) or (0, 0)
-        found = Annotated[int, msgspec.Meta(ge=math.ceil(low), le=math.floor(high))]
+        low, high = math.ceil(low), math.floor(high)
+        # In JSON 7.0 is an integer too.
+        found = (
+            Annotated[int, msgspec.Meta(ge=low, le=high)]
+            | Annotated[float, msgspec.Meta(ge=float(low), le=float(high), multiple_of=1.0)]
+        )
     elif limits := bounds(field):
         found = Annotated[float, msgspec.Meta(ge=limits[0], le=limits[1])]
     else:

@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 
 from feature_repo import predictions
+from local.mlflow_server import mlflow_server
 from local.replayed import Replayed
 from tests.loop.platform_copy import Platform
 
@@ -18,7 +19,11 @@ pytestmark = pytest.mark.loop
 
 @pytest.fixture(scope="module")
 def replayed(registered: Platform) -> Platform:
-    """The platform after half a day of live traffic."""
+    """The platform after half a day of live traffic; nobody had promoted a version before."""
+    from mlflow import MlflowClient
+
+    with mlflow_server(registered.root / "mlflow") as server:
+        MlflowClient(server.url).delete_registered_model_alias("flight_delay", "champion")
     result = registered.demo(registered.summary.as_of, replay_days=0.5)
     assert result.returncode == 0, result.stdout + result.stderr
     return registered
@@ -31,7 +36,8 @@ def outcome(replayed: Platform) -> Replayed:
 
 def test_every_request_is_answered_and_logged_once(outcome: Replayed) -> None:
     assert outcome.sent == outcome.answered > 200
-    assert (0, 0, 0, 0) == (outcome.lost, outcome.refused, outcome.unlogged, outcome.doubled)
+    assert (0, 0) == (outcome.lost, outcome.refused)
+    assert (0, 0, 0) == (outcome.unlogged, outcome.doubled, outcome.mislogged)
 
 
 def test_the_model_answers_and_the_rules_are_not_needed(outcome: Replayed) -> None:
@@ -58,8 +64,8 @@ def test_the_log_holds_the_vector_and_the_time_of_each_hop(replayed: Platform) -
 def test_the_first_version_that_is_served_is_promoted_on_the_ledger(replayed: Platform) -> None:
     routes = [row for row in replayed.decisions() if row.kind == "route"]
 
-    assert len(routes) <= 1  # none when the alias was set before
-    assert {"promoted"} >= {row.verdict for row in routes}
+    assert ["promoted"] == [row.verdict for row in routes]
+    assert "no champion to compare it with" in routes[0].reason
 
 
 def test_no_process_is_left_after_a_replay(replayed: Platform) -> None:
@@ -94,17 +100,19 @@ def test_make_serve_prints_a_request_that_works_and_ends_at_ctrl_c(replayed: Pla
         stderr=subprocess.STDOUT,
         text=True,
     ) as serve:
-        assert serve.stdout is not None
-        for line in serve.stdout:
-            shown.append(line)
-            if "Ctrl-C ends it" in line:
-                break
-        (curl,) = [line for line in shown if line.startswith("curl -s ")]
-        done = subprocess.run(
-            ["bash", "-c", curl], capture_output=True, text=True, check=True, timeout=20
-        )
-        serve.send_signal(signal.SIGINT)
-        serve.communicate(timeout=60)
+        try:
+            assert serve.stdout is not None
+            for line in serve.stdout:
+                shown.append(line)
+                if "Ctrl-C ends it" in line:
+                    break
+            (curl,) = [line for line in shown if line.startswith("curl -s ")]
+            done = subprocess.run(
+                ["bash", "-c", curl], capture_output=True, text=True, check=True, timeout=20
+            )
+        finally:
+            serve.send_signal(signal.SIGINT)
+            serve.communicate(timeout=60)
 
     answer: dict[str, Any] = json.loads(done.stdout)
     assert ("flight_delay", "champion") == (answer["model"], answer["arm"])
