@@ -130,3 +130,74 @@ def test_programs_end_when_their_supervisor_is_killed(
         parent.kill()
 
     assert eventually(lambda: not answers(port, 0.2))
+
+
+def test_a_port_that_somebody_holds_is_refused_and_nothing_is_started(
+    tmp_path: Path, redis: Handle, port: int
+) -> None:
+    with Supervisor() as supervisor, pytest.raises(ServiceError, match=f"port {port} on"):
+        supervisor.start(redis_program(tmp_path / "second", port))
+    assert redis.healthy
+    assert 0 == redis.restarts
+
+
+def test_a_stranger_who_answers_is_not_taken_for_a_program_that_ended(
+    tmp_path: Path, redis: Handle, port: int
+) -> None:
+    command = [sys.executable, "-c", "raise SystemExit(4)"]
+    program = Program("server", command, tmp_path / "log", ready=lambda: answers(port))
+
+    with Supervisor() as supervisor, pytest.raises(ServiceError, match="ended with 4"):
+        supervisor.start(program)
+    assert redis.healthy
+
+
+def test_a_question_that_raises_is_no_answer_and_the_watch_goes_on(
+    tmp_path: Path, port: int
+) -> None:
+    broken = False
+
+    def ready() -> bool:
+        if broken:
+            raise ValueError("not HTTP")
+        return answers(port, 0.2)
+
+    known = redis_program(tmp_path, port)
+    program = Program("redis", known.command, known.log, ready, patience_seconds=0.3)
+    with Supervisor() as supervisor:
+        handle = supervisor.start(program)
+        broken = True
+
+        assert eventually(lambda: handle.restarts >= 1)
+        broken = False
+        assert handle.wait_ready(20)
+
+
+def test_a_second_ctrl_c_does_not_stop_the_stopping(tmp_path: Path, root: Path) -> None:
+    stubborn = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
+    code = (
+        "import pathlib, sys, time\n"
+        "from local.supervisor import Program, Supervisor\n"
+        f"command = [sys.executable, '-c', {stubborn!r}]\n"
+        f"log = pathlib.Path({str(tmp_path)!r}, 'log')\n"
+        "program = Program('server', command, log, ready=lambda: True, stop_seconds=1)\n"
+        "with Supervisor() as supervisor:\n"
+        "    print(supervisor.start(program).pid, flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=root,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as parent:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        time.sleep(0.3)  # the program sets its signal handler meanwhile; later is as good
+        for _ in range(3):
+            parent.send_signal(signal.SIGINT)
+            time.sleep(0.1)
+        parent.wait(20)
+
+    assert not alive(pid)

@@ -136,7 +136,7 @@ OpenWorld = Callable[[], World]
 
 @pytest.fixture(scope="session")
 def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with redis_server(tmp_path_factory.mktemp("redis")) as server:
+    with redis_server(tmp_path_factory.mktemp("redis"), guarded=False) as server:
         yield server.url
 
 
