@@ -141,17 +141,6 @@ def test_a_port_that_somebody_holds_is_refused_and_nothing_is_started(
     assert 0 == redis.restarts
 
 
-def test_a_stranger_who_answers_is_not_taken_for_a_program_that_ended(
-    tmp_path: Path, redis: Handle, port: int
-) -> None:
-    command = [sys.executable, "-c", "raise SystemExit(4)"]
-    program = Program("server", command, tmp_path / "log", ready=lambda: answers(port))
-
-    with Supervisor() as supervisor, pytest.raises(ServiceError, match="ended with 4"):
-        supervisor.start(program)
-    assert redis.healthy
-
-
 def test_a_question_that_raises_is_no_answer_and_the_watch_goes_on(
     tmp_path: Path, port: int
 ) -> None:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-import jsonschema
+import jsonschema  # type: ignore[import-untyped]  # ships no types
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -194,9 +194,7 @@ def test_several_workers_share_the_port_and_their_metrics(
     store.close()
 
 
-@pytest.mark.parametrize(
-    ("rows", "units"), [(1, 1), (32, 1), (33, 2), (256, 8)], ids=lambda value: str(value)
-)
+@pytest.mark.parametrize(("rows", "units"), [(1, 1), (32, 1), (33, 2), (256, 8)], ids=str)
 def test_a_batch_counts_for_more_than_one_request(rows: int, units: int) -> None:
     assert units == units_of(rows)
 

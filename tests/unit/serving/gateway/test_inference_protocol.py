@@ -5,8 +5,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tritonclient.http as client
-from tritonclient.utils import InferenceServerException
+import tritonclient.http as client  # type: ignore[import-untyped]  # ships no types
+from tritonclient.utils import (  # type: ignore[import-untyped]  # as above
+    InferenceServerException,
+)
 
 from tests.unit.serving.gateway.conftest import Model, RedisProcess
 from tests.unit.serving.gateway.stack import AT_US, USECASE, Gateway, request
