@@ -30,7 +30,7 @@ from feature_repo.predictions import SCHEMA
 from mlplatform.contracts.prediction import Prediction
 from mlplatform.errors import ServiceError, shorten
 from serving.predictions import stream
-from serving.predictions.commits import At, Commit, Commits, Seen
+from serving.predictions.commits import At, Commit, Commits, Seen, make_folder, sync
 
 _PAGE: Final = 2_000
 """Entries read or deleted by one command: about a millisecond of Redis, which serves features."""
@@ -105,7 +105,7 @@ class Archiver:
         try:
             while not stop() and (chunk := self._next()) is not None:
                 self._take(chunk)
-        except OSError as error:
+        except (OSError, pl.exceptions.PolarsError) as error:  # a full disk is either
             raise ServiceError(
                 f"the archive cannot write {self._folder}: {shorten(error)}; rows wait in Redis"
             ) from error
@@ -132,8 +132,7 @@ class Archiver:
         if chunk.malformed:
             self._set_aside(chunk)
         if chunk.rows:
-            ids = chunk.entries[0][0], chunk.entries[-1][0]
-            made = self._commits.add(latest, _frame(chunk.rows), chunk.hour, ids, gateways)
+            made = self._commits.add(latest, _frame(chunk.rows), chunk.hour, gateways)
             if made is None:
                 return  # another archiver was first: read again, see what it has left
         self._delete([name for name, _ in chunk.entries])
@@ -186,7 +185,7 @@ class Archiver:
     def _set_aside(self, chunk: _Chunk) -> None:
         """Write the malformed entries to a file that writing again replaces."""
         folder = self._folder / "_quarantine"
-        folder.mkdir(exist_ok=True)
+        make_folder(folder)
         lines = [
             json.dumps(
                 {
@@ -200,7 +199,9 @@ class Archiver:
         path = folder / f"{chunk.malformed[0][0]}.jsonl"
         partial = path.with_suffix(".tmp")
         partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        sync(partial)
         partial.replace(path)
+        sync(folder)
         _log.warning(
             "%s: %d entries of the stream are no rows: %s; the first: %s",
             self._usecase,

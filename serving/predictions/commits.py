@@ -52,8 +52,6 @@ class Commit(Contract):
     part: str = Field(description="Its place, relative to the use case's folder.")
     temporary: str = Field(description="Where it lies until it is in its place; as above.")
     rows: int = Field(ge=1)
-    first_id: str = Field(description="Of the stream's entries that it was made from.")
-    last_id: str
     gateways: dict[str, Seen]
 
 
@@ -72,7 +70,7 @@ class Commits:
         self._folder, self._own = folder, folder / "_commits"
         self._at = at
         try:
-            self._own.mkdir(parents=True, exist_ok=True)
+            make_folder(self._own)
         except OSError as error:
             raise ServiceError(
                 f"the archive cannot write {folder}: {shorten(error)}; set "
@@ -105,7 +103,6 @@ class Commits:
         after: Commit | None,
         rows: pl.DataFrame,
         hour: str,
-        ids: tuple[str, str],
         gateways: Mapping[str, Seen],
     ) -> Commit | None:
         """Commit rows; return None when another archiver was first and nothing was added.
@@ -114,8 +111,11 @@ class Commits:
             after: The newest commit as we know it.
             rows: With the columns of `feature_repo.predictions.SCHEMA`.
             hour: Folder of the file, relative to the use case's.
-            ids: First and last entry of the stream that the rows were made from.
             gateways: The state after these rows.
+
+        Raises:
+            OSError: The disk is full or fails.
+            PolarsError: As above; Polars says it so.
         """
         number = after.number + 1 if after else 1
         name = f"tmp-{number:012d}-{uuid.uuid4().hex}"
@@ -124,24 +124,25 @@ class Commits:
             part=f"{hour}/{part_name(number, number)}",
             temporary=f"_commits/{name}.parquet",
             rows=rows.height,
-            first_id=ids[0],
-            last_id=ids[1],
             gateways=dict(gateways),
         )
-        draft = self._own / f"{name}.json"
-        about = {"commit": str(number), "first_id": ids[0], "last_id": ids[1]}
+        temporary, draft = self._folder / commit.temporary, self._own / f"{name}.json"
+        recorded = False
         try:
-            rows.write_parquet(self._folder / commit.temporary, metadata=about)
-            sync(self._folder / commit.temporary)
+            rows.write_parquet(temporary)
+            sync(temporary)
             draft.write_text(commit.model_dump_json(), encoding="utf-8")
             sync(draft)
             self._at("written")
-            won = self._claim(draft, number)
+            recorded = self._link(draft, number)
+            recorded = recorded and self._is_newest(number)
         except FileNotFoundError:  # tidied away by the archiver that was first
-            won = False
-        draft.unlink(missing_ok=True)
-        if not won:
-            (self._folder / commit.temporary).unlink(missing_ok=True)
+            return None
+        finally:  # also on a full disk: what failed must not fill it
+            draft.unlink(missing_ok=True)
+            if not recorded:
+                temporary.unlink(missing_ok=True)
+        if not recorded:
             return None
         sync(self._own)
         self._at("committed")
@@ -149,12 +150,16 @@ class Commits:
         self._at("published")
         return commit
 
-    def _claim(self, draft: Path, number: int) -> bool:
-        """Let the record appear; return False when the number is taken or was in the past."""
+    def _link(self, draft: Path, number: int) -> bool:
+        """Let the record appear; return False when the number is taken."""
         try:
             os.link(draft, self._record(number))
         except FileExistsError:
             return False
+        return True
+
+    def _is_newest(self, number: int) -> bool:
+        """Take our record back when its number was in the past: others had tidied it away."""
         if self._numbers()[-1] == number:
             return True
         self._record(number).unlink(missing_ok=True)
@@ -164,7 +169,7 @@ class Commits:
         temporary, part = self._folder / commit.temporary, self._folder / commit.part
         if not temporary.exists():
             return
-        part.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(part.parent)
         try:
             temporary.rename(part)
         except FileNotFoundError:  # another archiver has just done it
@@ -186,6 +191,14 @@ class Commits:
 
     def _record(self, number: int) -> Path:
         return self._own / f"{number:012d}.json"
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, each of which the disk keeps before the next is made."""
+    if not folder.is_dir():
+        make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        sync(folder.parent)
 
 
 def sync(path: Path) -> None:

@@ -5,6 +5,9 @@ than one. The merged file is named after all commits that it holds, so that the 
 replaces stop to count when it appears (`feature_repo.predictions.parts`); they are deleted by a
 later pass, when no reader is between its listing and its reading any more. A process may be killed
 anywhere, and several may merge: the merged file appears by a hard link, one of them wins.
+
+It refuses nothing: an hour that cannot be merged, because a file of it is damaged or the disk is
+full, is said and stays as it is, and the other hours are merged.
 """
 
 import contextlib
@@ -18,9 +21,11 @@ from pathlib import Path
 from typing import Final
 
 import polars as pl
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from feature_repo.predictions import commits_of, hours, part_name, parts
+from mlplatform.errors import shorten
 from serving.predictions.commits import At, sync
 
 _QUIET_SECONDS: Final = 300.0
@@ -37,6 +42,7 @@ def merge(
     now: Callable[[], float] = time.time,
     at: At = lambda _: None,
     newest: int | None = None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> int:
     """Merge the files of hours that have passed; return the number of hours that were merged.
 
@@ -46,12 +52,20 @@ def merge(
         now: Seconds since 1970; tests turn it.
         at: Called after each step; tests kill the process there.
         newest: Look at this many newest hours only; None: at all.
+        stop: Asked before each hour; true: leave the rest for another time.
 
     Raises:
-        OSError: The folder cannot be written.
+        OSError: The archive's folder cannot be listed.
     """
-    folders = hours(root, usecase)
-    return sum(_merge_hour(hour, now(), at) for hour in folders[-newest if newest else 0 :])
+    merged = 0
+    for hour in hours(root, usecase)[-newest if newest else 0 :]:
+        if stop():
+            break
+        try:
+            merged += _merge_hour(hour, now(), at)
+        except (pl.exceptions.PolarsError, pa.ArrowException, OSError, ValueError) as error:
+            _log.warning("%s cannot be merged and stays as it is: %s", hour, shorten(error))
+    return merged
 
 
 def _merge_hour(hour: Path, now: float, at: At) -> bool:
