@@ -82,7 +82,8 @@ def triton_program(export: Export, port: int, metrics_port: int, *, root: Path) 
     model, version = export.served.name, export.served.version
     root = root.resolve()
     backends = _backends(root, installed)
-    region = f"mlplatform_triton_{os.getuid()}_"
+    # With the port: a server that starts removes what its own predecessor left, nobody else's.
+    region = f"mlplatform_triton_{os.getuid()}_{port}_"
     url = f"http://{_HOST}:{port}"
     features, golden = export.golden.features(), export.golden
 

@@ -13,6 +13,7 @@ with 1 when scores differ, a request failed or a goal is missed.
 import argparse
 import contextlib
 import importlib.util
+import shutil
 import sys
 import tempfile
 import time
@@ -30,9 +31,9 @@ from bench.serving.contest import Contender, Run
 from feature_repo import catalog
 from local.serving import Serving, serving
 from local.summary import Summary
-from local.supervisor import Supervisor
+from local.supervisor import Handle, Supervisor
 from local.workspace import Workspace
-from mlplatform.errors import PlatformError
+from mlplatform.errors import NotFoundError, PlatformError
 
 P99_GOAL: Final = 4.0
 """p99 of MLflow scoring alone over ours with everything: ours takes at most a quarter."""
@@ -49,6 +50,7 @@ BUSY_ROUNDS: Final = 3
 LIMIT_MS: Final = 50.0
 _STEP_SECONDS: Final = 2.0
 _BUSY_SECONDS: Final = 1.5
+_SINGLE_SECONDS: Final = 1.0
 _IDLE_SECONDS: Final = 3.0
 _WARM_SECONDS: Final = 1.0
 _LARGEST: Final = 200
@@ -61,6 +63,8 @@ class _Stage:
 
     ours: Contender
     others: tuple[Contender, ...]
+    handles: tuple[Handle, ...]
+    """Of all servers."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -102,10 +106,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _requests(asked: argparse.Namespace, results: list[report.Comparison]) -> bool:
     """Measure whole requests; return whether scores differ or requests failed."""
-    workspace = Workspace(asked.root)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(workspace.lock())
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-serving-")))
+        workspace = _copy(Workspace(asked.root), scratch)
         stage = _stage(asked, workspace, scratch, stack)
         everybody = (stage.ours, *stage.others)
         differ = _scores_differ(everybody)
@@ -122,19 +125,48 @@ def _requests(asked: argparse.Namespace, results: list[report.Comparison]) -> bo
         busy = contest.saturate(
             everybody, rounds=BUSY_ROUNDS, seconds=_BUSY_SECONDS, clients=CLIENTS
         )
+        single = contest.saturate(everybody, rounds=BUSY_ROUNDS, seconds=_SINGLE_SECONDS, clients=1)
         best = None if asked.no_highest else _highest(stage.ours)
-    failed = sum(run.failed for run in (*runs, *busy))
+        restarted = [handle.program.name for handle in stage.handles if handle.restarts]
+    failed = sum(run.failed for run in (*runs, *busy, *single))
     _say("")
     _print(tables.latency(runs))
     _say(f"requests that failed: {failed}\n")
-    _print(tables.profile(runs[0], idle, asked.rate))
+    _say(f"a request of ours at {asked.rate:g} requests/s: servers and caches are cold")
+    _print(tables.profile(runs[0], idle))
+    _say("\na request of ours right after the one before, one client: they are warm")
+    _print(tables.profile(single[0], idle))
     results += compared(runs, asked.rate)
+    _say("\none client, one request after the other")
+    _print(tables.latency(single))
+    results += _compared_single(single)
     _say("")
     _print(tables.busy(busy, CLIENTS))
     results += _compared_busy(busy)
     if best is not None:
         _say(f"ours, highest rate tried with p99 < {LIMIT_MS:g} ms: {best:g} requests/s")
-    return differ or bool(failed)
+    if restarted:
+        _say(f"WRONG: restarted meanwhile, so the figures do not count: {', '.join(restarted)}")
+    return differ or bool(failed or restarted)
+
+
+def _copy(demo: Workspace, scratch: Path) -> Workspace:
+    """Return a copy of what `make demo` left: the benchmark's traffic is not the demo's.
+
+    Raises:
+        NotFoundError: It has not run.
+    """
+    if not demo.summary.is_file():
+        raise NotFoundError(f"there is no {demo.summary}: run `make demo` first")
+    copied = scratch / "platform"
+    with demo.lock():
+        left_out = {demo.predictions, demo.redis, demo.replay, demo.spill, demo.models}
+        shutil.copytree(
+            demo.root,
+            copied,
+            ignore=lambda folder, names: [n for n in names if Path(folder, n) in left_out],
+        )
+    return Workspace(copied)
 
 
 def _stage(
@@ -175,6 +207,8 @@ def _stage(
             Contender("floor", floor.url, "/", bodies, _plain,
                       {"floor": processes.tree(floor.handle.pid), "redis": redis}),
         ),
+        handles=(running.gateway, running.redis, running.triton, running.archiver,
+                 mlflow.handle, feast.handle, chain.handle, floor.handle),
     )  # fmt: skip
 
 
@@ -227,6 +261,14 @@ def compared(runs: Sequence[Run], rate: float) -> list[report.Comparison]:
             title = f"{name}, {what}, whole request at {rate:g} requests/s"
             found.append(report.compare(title, mine, theirs, "ms", goal))
     return found
+
+
+def _compared_single(runs: Sequence[Run]) -> Iterator[report.Comparison]:
+    ours, others = runs[0], runs[1:]
+    for run in others:
+        for share in (50, 99):
+            title = f"{run.contender.name}, p{share}, whole request, one after the other"
+            yield report.compare(title, ours.percentile(share), run.percentile(share), "ms")
 
 
 def _compared_busy(runs: Sequence[Run]) -> Iterator[report.Comparison]:

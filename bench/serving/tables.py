@@ -38,13 +38,12 @@ def latency(runs: Sequence[Run]) -> Iterator[str]:
     yield strangers(runs)
 
 
-def profile(ours: Run, idle: Mapping[str, float], rate: float) -> Iterator[str]:
+def profile(ours: Run, idle: Mapping[str, float]) -> Iterator[str]:
     """Yield where the time of one of our requests goes, then where the CPU goes.
 
     Args:
         ours: Our run.
         idle: CPU per second of each part while nobody asks, milliseconds.
-        rate: Of the requests, per second.
     """
     hops = _hops(ours)
     latencies = np.array(
@@ -62,7 +61,7 @@ def profile(ours: Run, idle: Mapping[str, float], rate: float) -> Iterator[str]:
     yield f"{'CPU of a request, us':32}{'all':>8}{'idle':>8}{'rest':>8}   (idle: at no requests)"
     total = [0.0, 0.0]
     for part in ours.contender.parts:
-        used, still = ours.part_ms(part) * 1000, idle[part] * 1000 / rate
+        used, still = ours.part_ms(part) * 1000, idle[part] * median(ours.wall_ms())
         total = [total[0] + used, total[1] + still]
         yield f"  {part:30}{used:8.0f}{still:8.0f}{used - still:8.0f}"
     yield f"  {'all':30}{total[0]:8.0f}{total[1]:8.0f}{total[0] - total[1]:8.0f}"

@@ -32,6 +32,14 @@ _QUIET_SECONDS: Final = 300.0
 """After its end an hour gets no more rows but late ones; also how long a file that no longer
 counts is kept for readers that have it on their list."""
 
+_TROUBLE: Final = (
+    pl.exceptions.PolarsError,
+    pl.exceptions.PanicException,  # of 3,000 files with changed bytes 6 made Polars panic
+    pa.ArrowException,
+    OSError,
+    ValueError,  # a folder whose name is no hour
+)
+
 _log: Final = logging.getLogger(__name__)
 
 
@@ -63,7 +71,7 @@ def merge(
             break
         try:
             merged += _merge_hour(hour, now(), at)
-        except (pl.exceptions.PolarsError, pa.ArrowException, OSError, ValueError) as error:
+        except _TROUBLE as error:
             _log.warning("%s cannot be merged and stays as it is: %s", hour, shorten(error))
     return merged
 

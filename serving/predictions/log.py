@@ -83,7 +83,7 @@ class PredictionLog:
         self._behind, self._level = asyncio.Event(), asyncio.Event()
         """Our own spill has rows, or has none."""
         self._awake = self._draining = self._closed = False
-        self._trouble = self._losing = False
+        self._trouble = self._losing = self._blind = False
         self._own: Spill | None = None
         self._adopted: list[Spill] = []
         self._tasks: list[asyncio.Task[None]] = []
@@ -259,9 +259,7 @@ class PredictionLog:
             else:
                 pause = _FIRST_PAUSE_SECONDS
             if spill.empty and spill is not own:
-                self._adopted.remove(spill)
-                self._torn += spill.torn
-                await self._on_disk(spill.close)
+                await self._let_go(spill)
             self._say_recovery()
 
     async def _replay_batch(self, spill: Spill) -> None:
@@ -292,7 +290,25 @@ class PredictionLog:
                 future.exception()  # seen: nobody else will look
 
     def _adopt(self) -> list[Spill]:
-        return list(Spill.adopt(self._root))
+        try:
+            found = list(Spill.adopt(self._root))
+        except OSError as error:  # no file handle is left, the folder was removed
+            if not self._blind:
+                text = "spilled rows of dead gateways in %s cannot be looked for: %s"
+                _log.warning(text, self._root, shorten(error))
+            self._blind = True
+            return []
+        self._blind = False
+        return found
+
+    async def _let_go(self, spill: Spill) -> None:
+        """Forget adopted rows that Redis has taken."""
+        self._adopted.remove(spill)
+        self._torn += spill.torn
+        try:
+            await self._on_disk(spill.close)
+        except OSError as error:
+            _log.warning("%s cannot be removed: %s", spill.folder, shorten(error))
 
     def _spills(self) -> list[Spill]:
         return ([self._own] if self._own is not None else []) + self._adopted

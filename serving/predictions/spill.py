@@ -91,13 +91,21 @@ class Spill:
 
     @classmethod
     def adopt(cls, root: Path) -> Iterator[Self]:
-        """Lock and yield what dead processes left under `root`; remove the folders of tidy ones."""
+        """Lock and yield what dead processes left under `root`; remove the folders of tidy ones.
+
+        Raises:
+            OSError: `root` cannot be listed.
+        """
         for folder in sorted(path for path in root.iterdir() if path.is_dir()):
             try:
                 lock = _take(folder / _LOCK, 0)
                 if lock is None:
                     continue  # its process is alive, or another adopter was first
-                found = cls(folder, lock, _SEGMENT_BYTES)
+                try:
+                    found = cls(folder, lock, _SEGMENT_BYTES)
+                except OSError:
+                    os.close(lock)  # or we would take ourselves for its living process
+                    raise
                 if found.empty:
                     found.close()
                 else:
@@ -162,13 +170,19 @@ class Spill:
             self.empty = not self._sealed and not self._size
 
     def close(self) -> None:
-        """Let go of the folder; an empty one is removed."""
-        self._seal()
-        if not self._sealed and self._reading is None:
-            (self.folder / _LOCK).unlink(missing_ok=True)
-            with contextlib.suppress(OSError):  # something is set aside in it
-                self.folder.rmdir()
-        os.close(self._lock)
+        """Let go of the folder, whatever happens; an empty one is removed.
+
+        Raises:
+            OSError: It cannot be removed.
+        """
+        try:
+            self._seal()
+            if not self._sealed and self._reading is None:
+                (self.folder / _LOCK).unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # something is set aside in it
+                    self.folder.rmdir()
+        finally:
+            os.close(self._lock)
 
     def _begin(self) -> None:
         path = self.folder / f"{self._number + 1:010d}.log"
@@ -228,11 +242,13 @@ def _frames(content: bytes) -> tuple[list[bytes], str, bool]:
 def _take(path: Path, flags: int) -> int | None:
     """Lock a file; return None when it is locked, or was removed while we tried."""
     lock = os.open(path, os.O_RDWR | os.O_NOFOLLOW | flags, 0o600)
+    taken = False
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.path.samestat(os.fstat(lock), path.stat()):
-            return lock
+        taken = os.path.samestat(os.fstat(lock), path.stat())
     except (BlockingIOError, FileNotFoundError):
         pass
-    os.close(lock)
-    return None
+    finally:
+        if not taken:
+            os.close(lock)
+    return lock if taken else None

@@ -4,8 +4,10 @@
 onnxruntime backend on a GPU node, with CUDA or TensorRT. Tree ensembles have no CUDA kernel in
 onnxruntime: it runs those nodes on the processor inside the same server, on either target.
 
-It refuses FIL: that backend reads XGBoost's, LightGBM's or Treelite's own file, and what is
-signed here is ONNX with the calibration inside, so FIL would serve unsigned, other numbers.
+It refuses FIL on a GPU node, the backend with CUDA kernels for trees: it reads XGBoost's,
+LightGBM's or Treelite's own file, and what is signed here is ONNX with the calibration inside, so
+FIL would serve unsigned, other numbers. It would need the trees' own file among the signed ones, an
+ensemble of Triton's that applies the calibration to its answer, and golden answers of that pair.
 """
 
 import math
@@ -59,8 +61,10 @@ def describe(name: str, version: int, width: int, serving: Serving, target: Targ
     if target == "gpu" and inference.backend == "fil":
         raise ModelError(
             f"{name} cannot be served by FIL: FIL reads xgboost.ubj, LightGBM's model.txt or a "
-            "Treelite checkpoint, and only model.onnx is signed, with the calibration inside; "
-            "set serving.inference.backend to onnxruntime or tensorrt"
+            "Treelite checkpoint, and only model.onnx is signed, with the calibration inside. It "
+            "would need that file in the signed manifest and the calibration as a second step of "
+            "an ensemble; until then set serving.inference.backend to onnxruntime (its trees run "
+            "on the processor) or tensorrt"
         )
     accelerators: dict[str, Literal["cuda", "tensorrt"]] = {
         "onnxruntime": "cuda",

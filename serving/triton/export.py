@@ -12,7 +12,12 @@ another spec, is another folder. Exporting again compares every byte with what w
 and does nothing; a folder that differs is refused, not repaired, because a server may be running
 from it and because whoever changed it may have meant harm.
 
-It refuses everything that is not the signed model of exactly this name, version and run.
+Everybody may read the files and nobody may write them: Triton may run as another user. `out`
+itself keeps the rights that it has.
+
+It refuses everything that is not the signed model of exactly this name, version and run, and a
+model with an input that neither the online store nor the request function gives: it would be
+served with that input missing in every row.
 """
 
 import hashlib
@@ -20,18 +25,16 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Self
-
-from pydantic import ValidationError
+from typing import Final
 
 from mlplatform import signing
 from mlplatform.clients.registry import Registry
 from mlplatform.contracts import Manifest, ModelRef, UseCase
 from mlplatform.contracts.serving import OnlineLayout, ServedModel
-from mlplatform.errors import ModelError, shorten
+from mlplatform.errors import ModelError, ServiceError, shorten
 from serving.triton.config import Target, describe, render
 from serving.triton.golden import Golden, golden
 
@@ -55,22 +58,6 @@ class Export:
     served: ServedModel
     golden: Golden
 
-    @classmethod
-    def load(cls, folder: Path) -> Self:
-        """Read what `export` wrote; its files are not verified again.
-
-        Raises:
-            ModelError: The folder holds no export.
-        """
-        try:
-            served = ServedModel.model_validate_json((folder / _SERVED).read_bytes())
-            known = Golden.model_validate_json((folder / _GOLDEN).read_bytes())
-        except (OSError, ValidationError) as error:
-            raise ModelError(
-                f"{folder} holds no exported model ({shorten(error)}): export it again"
-            ) from error
-        return cls(folder, folder / _REPOSITORY, served, known)
-
 
 def export(
     registry: Registry,
@@ -79,6 +66,7 @@ def export(
     *,
     spec: UseCase,
     layout: OnlineLayout,
+    request_features: Collection[str],
     public_key: Path,
     target: Target,
     out: Path,
@@ -91,13 +79,14 @@ def export(
         version: Registered version.
         spec: The use case.
         layout: How its features lie in the online store.
+        request_features: Names of the features that the use case's `request` computes.
         public_key: Verifies the signature, PEM.
         target: What will serve it.
         out: Folder of all exports.
 
     Raises:
         ModelError: The model, or what lies in its folder already, is refused; nothing is written.
-        ServiceError: The registry failed.
+        ServiceError: The registry failed, or the disk does; nothing is written.
     """
     ref = registry.get(name, version)
     with tempfile.TemporaryDirectory(prefix="mlplatform-") as scratch:
@@ -107,6 +96,7 @@ def export(
             ref,
             spec=spec,
             layout=layout,
+            request_features=request_features,
             public_key=public_key,
             target=target,
             out=out,
@@ -119,6 +109,7 @@ def export_signed(
     *,
     spec: UseCase,
     layout: OnlineLayout,
+    request_features: Collection[str],
     public_key: Path,
     target: Target,
     out: Path,
@@ -130,12 +121,14 @@ def export_signed(
         ref: What the registry says that it is.
         spec: The use case.
         layout: How its features lie in the online store.
+        request_features: Names of the features that the use case's `request` computes.
         public_key: Verifies the signature, PEM.
         target: What will serve it.
         out: Folder of all exports.
 
     Raises:
         ModelError: The model, or what lies in its folder already, is refused; nothing is written.
+        ServiceError: The disk is full or fails; nothing is written.
     """
     _refuse_names(ref, spec, layout)
     manifest = signing.verify(
@@ -153,6 +146,7 @@ def export_signed(
             f"{ref.name} version {ref.version} was trained on {manifest.feature_service}, but the "
             f"layout is of {layout.service}: export it with the layout of its own service"
         )
+    _refuse_unknown(ref, manifest, layout, request_features)
     served = ServedModel(
         name=ref.name,
         version=ref.version,
@@ -177,7 +171,13 @@ def export_signed(
         # folder's place stops that, and stops bytecode that somebody else may have put there.
         files[f"{model}/{ref.version}/__pycache__"] = b""
     folder = out.resolve() / f"{ref.name}-v{ref.version}-{target}-{_digest(files)}"
-    _write_once(folder, files)
+    try:
+        _write_once(folder, files)
+    except OSError as error:
+        raise ServiceError(
+            f"the export {folder} cannot be written or read: {shorten(error)}; free some space "
+            "there or export to a folder that this process may write"
+        ) from error
     return Export(folder, folder / _REPOSITORY, served, known)
 
 
@@ -194,6 +194,19 @@ def _refuse_names(ref: ModelRef, spec: UseCase, layout: OnlineLayout) -> None:
         raise ModelError(
             f"the layout is of {layout.service}, but {spec.name} uses {spec.feature_service}: "
             "load the layout of the use case"
+        )
+
+
+def _refuse_unknown(
+    ref: ModelRef, manifest: Manifest, layout: OnlineLayout, request_features: Collection[str]
+) -> None:
+    stored = {field.name for view in layout.views for field in view.fields}
+    known = stored.union(request_features)
+    if unknown := [name for name in manifest.features if name not in known]:
+        raise ModelError(
+            f"{ref.name} version {ref.version} reads {', '.join(unknown)}, which neither the views "
+            f"of {layout.service} nor the request function give: export a model of today's "
+            "features, or give them again"
         )
 
 
@@ -225,7 +238,10 @@ def _write_once(folder: Path, files: Mapping[str, bytes]) -> None:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(content)
                 path.chmod(_READ_ONLY)
-            scratch.chmod(_READABLE)  # made for its owner alone, but Triton may be somebody else
+            # Made for their owner alone, by mkdtemp and perhaps by the umask.
+            for path in (scratch, *scratch.rglob("*")):
+                if path.is_dir():
+                    path.chmod(_READABLE)
             try:
                 scratch.rename(folder)
             except OSError:

@@ -95,8 +95,23 @@ def new_york_clock(moments: Column) -> Column:
 def _offsets(first: int, last: int) -> tuple[Column, Column]:
     """Return the zone's changes in the years `first` to `last` and the offsets around them.
 
+    There is one more offset than changes.
+    """
+    years = [_changes(year) for year in range(first, last + 1)]
+    changes = [change for _, found in years for change in found]
+    offsets = [years[0][0], *(offset for _, offset in changes)]
+    return (
+        np.array([moment for moment, _ in changes], dtype="datetime64[s]"),
+        np.array([int(offset.total_seconds()) for offset in offsets], dtype="timedelta64[s]"),
+    )
+
+
+@functools.cache
+def _changes(year: int) -> tuple[timedelta, tuple[tuple[datetime, timedelta], ...]]:
+    """Return the zone's offset as a year begins, and its changes in it: moment and new offset.
+
     The zone database tells an offset at a moment, not when it changes: we ask once a day and halve
-    the day of a change down to the second. There are one more offsets than changes.
+    the day of a change down to the second. That takes a millisecond, once for each year.
     """
     zone = ZoneInfo(_ZONE)
 
@@ -104,23 +119,20 @@ def _offsets(first: int, last: int) -> tuple[Column, Column]:
         shift = moment.astimezone(zone).utcoffset()
         return shift if shift is not None else timedelta()
 
-    day = datetime(first, 1, 1, tzinfo=UTC)
-    changes, offsets = [], [offset(day)]
-    while day.year <= last:
+    day = datetime(year, 1, 1, tzinfo=UTC)
+    first = known = offset(day)
+    found = []
+    while day.year == year:
         following = day + timedelta(days=1)
-        if offset(following) != offsets[-1]:
+        if offset(following) != known:
             low, high = day, following
             while high - low > timedelta(seconds=1):
                 middle = low + timedelta(seconds=(high - low) // timedelta(seconds=2))
-                low, high = (middle, high) if offset(middle) == offsets[-1] else (low, middle)
-            changes.append(high.replace(tzinfo=None))
-            offsets.append(offset(high))
+                low, high = (middle, high) if offset(middle) == known else (low, middle)
+            known = offset(high)
+            found.append((high.replace(tzinfo=None), known))
         day = following
-    seconds = [int(shift.total_seconds()) for shift in offsets]
-    return (
-        np.array(changes, dtype="datetime64[s]"),
-        np.array(seconds, dtype="timedelta64[s]"),
-    )
+    return first, tuple(found)
 
 
 def _minutes(span: Column) -> Column:

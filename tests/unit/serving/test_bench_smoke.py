@@ -239,7 +239,7 @@ def test_the_profile_attributes_all_that_the_client_saw(
 ) -> None:
     hops = {"features_us": 200, "inference_us": 300, "decision_us": 10, "total_us": 600}
     ours = Run(contender("ours"), [_outcome([1.0] * 4, 0.5, [{"latency": hops}] * 2)] * 2)
-    lines = list(tables.profile(ours, {"all": 5.0}, 50))
+    lines = list(tables.profile(ours, {"all": 5.0}))
     means = {line[2:32].strip(): line.split()[-1] for line in lines[1:6]}
 
     assert {

@@ -68,9 +68,23 @@ class Reply:
 
 
 class Gateway:
-    """A gateway process."""
+    """A gateway process.
 
-    def __init__(self, root: Path, redis_url: str, **settings: Any) -> None:
+    Args:
+        root: Folder of its log and its spill.
+        redis_url: Its Redis.
+        module: What is run.
+        settings: Of the gateway.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        redis_url: str,
+        module: str = "tests.unit.serving.gateway.patient_gateway",
+        **settings: Any,
+    ) -> None:
+        self._module = module
         self.port = free_port()
         self.log = root / f"gateway-{self.port}.log"
         self.spill = root / "spill"
@@ -87,7 +101,7 @@ class Gateway:
     def start(self, path: str = "/readyz") -> None:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "serving.gateway"],
+                [sys.executable, "-m", self._module],
                 cwd=ROOT,
                 env=self._environment,
                 stdout=log,

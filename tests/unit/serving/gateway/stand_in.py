@@ -94,5 +94,5 @@ class StandIn:
         self._server.server_close()
 
 
-_PAUSES = {"hang": 2.0, "slow": 0.2}
-"""Seconds; the gateway waits for 20 ms."""
+_PAUSES = {"hang": 2.0}
+"""Seconds; the gateway waits for 0.2."""

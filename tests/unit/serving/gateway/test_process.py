@@ -91,6 +91,7 @@ def test_sigterm_under_load_loses_no_request_and_no_row(
     assert sorted(answered) == sorted(rows)
 
 
+@pytest.mark.loop
 def test_rows_that_redis_does_not_take_are_on_disk_when_it_ends(
     make_gateway: MakeGateway, store: Store, redis: RedisProcess
 ) -> None:
@@ -111,6 +112,7 @@ def test_rows_that_redis_does_not_take_are_on_disk_when_it_ends(
     assert 0 == successor.stop()
 
 
+@pytest.mark.loop
 def test_a_signal_to_the_whole_group_ends_it_in_order(tmp_path: Path, store: Store) -> None:
     gateway = Gateway(tmp_path, store.url)
     gateway.start()
@@ -123,6 +125,15 @@ def test_a_signal_to_the_whole_group_ends_it_in_order(tmp_path: Path, store: Sto
     assert not Path(f"/proc/{worker}").exists()
 
 
+def test_the_gateway_as_it_is_started_for_real_answers(
+    make_gateway: MakeGateway, store: Store
+) -> None:
+    gateway = make_gateway(store.url, module="serving.gateway")
+
+    assert 200 == gateway.score(request()).status
+    assert 0 == gateway.stop()
+
+
 def test_a_killed_worker_is_replaced(make_gateway: MakeGateway, store: Store) -> None:
     gateway = make_gateway(store.url)
     (worker,) = gateway.workers()
@@ -133,6 +144,7 @@ def test_a_killed_worker_is_replaced(make_gateway: MakeGateway, store: Store) ->
     assert 200 == gateway.score(request()).status
 
 
+@pytest.mark.loop
 def test_workers_end_when_the_first_process_is_killed(
     make_gateway: MakeGateway, store: Store
 ) -> None:

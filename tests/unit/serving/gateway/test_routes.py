@@ -334,6 +334,7 @@ def test_a_record_that_is_no_route_is_said_and_can_be_replaced(
     routes.close()
 
 
+@pytest.mark.loop
 def test_a_gateway_that_ends_is_no_longer_counted(
     make_gateway: MakeGateway, redis: RedisProcess, champion: Model
 ) -> None:

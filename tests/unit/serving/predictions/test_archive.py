@@ -1,14 +1,16 @@
 """The archive: every row of the stream once, whatever is repeated, lost, malformed or raced."""
 
 import json
+import os
+import resource
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 import pyarrow.parquet as pq
 import pytest
 import redis as vendor
@@ -411,15 +413,83 @@ def test_a_disk_that_refuses_leaves_the_rows_in_the_stream(
     assert numbered(1) == archived(root)
 
 
-def test_a_file_says_which_entries_it_was_made_from(
+@contextmanager
+def full_disk(room: int) -> Iterator[None]:
+    """Files can grow to so many bytes; the interpreter ignores the signal that comes with it."""
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, limit[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+
+
+@pytest.mark.parametrize("full", ["for the rows", "for the record"])
+def test_a_full_disk_leaves_the_rows_in_the_stream_and_nothing_half_written(
+    full: str,
+    commands: RedisSync,
+    root: Path,
+    add: Add,
+    make_row: MakeRow,
+    client: "vendor.Redis",
+) -> None:
+    add(make_row(1))
+    archiver = archive(commands, root)
+    before = sorted(root.rglob("*"))
+    # The record names every gateway: many of them make it larger than the file of their rows.
+    count = 1 if full == "for the rows" else 2_000
+    add(*(make_row(1, f"gateway-{number:0100d}") for number in range(count)))
+    rows = client.xlen(KEY)
+
+    with (
+        full_disk(100 if full == "for the rows" else 200_000),
+        pytest.raises(ServiceError, match=r"the archive cannot write .*; rows wait in Redis"),
+    ):
+        archiver.catch_up()
+    assert before == sorted(root.rglob("*"))
+    assert rows == client.xlen(KEY)
+    archiver.catch_up()
+    assert 1 + count == predictions.read(root, "flights").height
+    assert 0 == client.xlen(KEY)
+
+
+def test_what_fails_once_the_commit_is_made_keeps_its_rows(
     commands: RedisSync, root: Path, add: Add, make_row: MakeRow
 ) -> None:
-    add(make_row(1), make_row(2), make_row(2), at=NOON)
-    archive(commands, root)
-    (part,) = (root / "flights").rglob("part-*.parquet")
-    about = pq.read_metadata(part).metadata
+    def at(point: str) -> None:
+        if point == "committed":
+            raise OSError(5, "Input/output error")
 
-    assert (b"1", f"{NOON}-0".encode(), f"{NOON}-2".encode()) == (
-        about[b"commit"], about[b"first_id"], about[b"last_id"],
-    )  # fmt: skip
-    assert pl.read_parquet(part).height == 2
+    add(make_row(1), make_row(2))
+    with pytest.raises(ServiceError, match="Input/output error"):
+        Archiver(commands, root, "flights", at=at).catch_up()
+    archive(commands, root)
+
+    assert numbered(2) == archived(root)
+
+
+def test_every_new_folder_is_kept_by_the_disk_before_its_rows_leave_the_stream(
+    commands: RedisSync,
+    root: Path,
+    add: Add,
+    make_row: MakeRow,
+    client: "vendor.Redis",
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    synced, fsync = [], os.fsync
+
+    def recording(handle: int) -> None:
+        synced.append((Path(f"/proc/self/fd/{handle}").readlink(), client.xlen(KEY)))
+        fsync(handle)
+
+    client.xadd(KEY, {b"x": b"malformed"}, id=f"{NOON}-0")
+    add(make_row(1), at=NOON + 1)
+    monkeypatch.setattr(os, "fsync", recording)
+    archive(commands, root)
+    (part,) = root.rglob("part-*.parquet")
+    (aside,) = root.rglob("*.jsonl")
+    made = [root, root / "flights", *part.parents[:2], aside.parent]
+
+    assert {2} == {waiting for _, waiting in synced}
+    assert set() == {folder.parent for folder in made} - {path for path, _ in synced}
+    assert aside.with_suffix(".tmp") in {path for path, _ in synced}

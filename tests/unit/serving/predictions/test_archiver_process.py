@@ -1,9 +1,12 @@
 """The archiver as it is started: `python -m serving.predictions`."""
 
 import os
+import resource
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,8 +15,9 @@ import pytest
 import redis as vendor
 
 from feature_repo import predictions
-from local.redis_server import Redis, free_port
+from local.redis_server import Redis
 from serving.predictions import stream
+from tests.unit.serving.gateway.conftest import RedisProcess
 from tests.unit.serving.predictions.conftest import MakeRow
 
 KEY = stream.key("flights")
@@ -92,17 +96,129 @@ def test_once_archives_what_is_there_and_ends(
     assert "2 rows archived" in said
 
 
+class Hanging:
+    """A server that hangs up on everybody and counts them: each pass of the archiver is one."""
+
+    def __init__(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"redis://127.0.0.1:{self._listener.getsockname()[1]}/0"
+        self.callers = 0
+        self._thread = threading.Thread(target=self._work)
+        self._thread.start()
+
+    def _work(self) -> None:
+        while True:
+            try:
+                caller, _ = self._listener.accept()
+            except OSError:
+                return
+            caller.close()
+            self.callers += 1
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)  # accept returns
+        self._thread.join()
+        self._listener.close()
+
+
+@pytest.fixture
+def hanging() -> Iterator[Hanging]:
+    server = Hanging()
+    yield server
+    server.close()
+
+
 @pytest.mark.loop
-def test_it_waits_for_redis_and_says_so_once(start: Start) -> None:
-    process = start(f"redis://127.0.0.1:{free_port()}/0", "--usecase", "flights")
+def test_it_waits_for_redis_and_says_so_once(start: Start, hanging: Hanging, root: Path) -> None:
+    ready = root.parent / "ready"
+    ready.write_text("of an earlier process")
+    process = start(hanging.url, "--usecase", "flights", "--ready", str(ready))
     assert process.stdout is not None
     first = process.stdout.readline()
-    time.sleep(0.5)  # five rounds; what must not be said cannot be waited for
+    until(lambda: hanging.callers >= 5)
+    assert not ready.exists()
     process.send_signal(signal.SIGTERM)
     rest, _ = process.communicate(timeout=20)
 
     assert "flights: Redis at 127.0.0.1" in first
     assert ("", 0) == (rest, process.returncode)
+
+
+@pytest.mark.loop
+def test_what_came_before_it_was_told_to_end_is_archived(
+    start: Start, redis: Redis, root: Path, add: Callable[..., None], make_row: MakeRow
+) -> None:
+    ready = root.parent / "ready"
+    options = ("--usecase", "flights", "--ready", str(ready))
+    process = start(redis.url, *options, MLPLATFORM_ARCHIVE_EVERY_SECONDS="3600")
+    until(ready.exists)  # the first pass is over, the next is an hour away
+    add(make_row(1), make_row(2))
+    process.send_signal(signal.SIGTERM)
+    said, _ = process.communicate(timeout=20)
+
+    assert 0 == process.returncode, said
+    assert [1, 2] == predictions.read(root, "flights")["sequence"].to_list()
+    assert not ready.exists()
+
+
+@pytest.mark.loop
+def test_it_ends_in_time_when_redis_does_not_answer(start: Start, tmp_path: Path) -> None:
+    redis, ready = RedisProcess(tmp_path / "redis"), tmp_path / "ready"
+    redis.start()
+    try:
+        process = start(redis.url, "--usecase", "flights", "--ready", str(ready))
+        until(ready.exists)
+        redis.signal(signal.SIGSTOP)
+        started = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        said, _ = process.communicate(timeout=20)
+    finally:
+        redis.signal(signal.SIGCONT)
+        redis.stop()
+
+    assert 0 == process.returncode, said
+    assert 8 > time.monotonic() - started  # two waits of 2 s; a supervisor kills after 10 s
+
+
+@pytest.mark.loop
+def test_every_good_pass_touches_the_file_for_supervisors(
+    start: Start, redis: Redis, tmp_path: Path
+) -> None:
+    ready = tmp_path / "new" / "ready"
+    start(redis.url, "--usecase", "flights", "--ready", str(ready))
+    until(ready.exists)
+    first = ready.stat().st_mtime_ns
+
+    until(lambda: ready.stat().st_mtime_ns > first)
+
+
+@pytest.mark.loop
+def test_a_full_disk_is_said_once_and_survived(
+    start: Start,
+    redis: Redis,
+    root: Path,
+    tmp_path: Path,
+    add: Callable[..., None],
+    make_row: MakeRow,
+) -> None:
+    ready = tmp_path / "ready"
+    process = start(redis.url, "--usecase", "flights", "--ready", str(ready))
+    until(ready.exists)
+    assert process.stdout is not None
+    _, hard = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (100, hard))
+    add(make_row(1))
+    first = process.stdout.readline()
+    assert "flights: the archive cannot write" in first
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (hard, hard))
+    until(lambda: predictions.read(root, "flights").height == 1)
+    process.send_signal(signal.SIGTERM)
+    said, _ = process.communicate(timeout=20)
+
+    assert 0 == process.returncode, said
+    assert ["works again"] == [
+        line.rpartition(": ")[2] for line in said.splitlines() if "WARNING" in line
+    ]
 
 
 @pytest.mark.loop
@@ -123,3 +239,14 @@ def test_what_it_cannot_run_with_is_said_and_ends_it(
     assert 2 == process.returncode
     assert setting in said
     assert "Traceback" not in said
+
+
+@pytest.mark.loop
+def test_a_file_for_supervisors_that_cannot_be_written_is_said_and_ends_it(
+    start: Start, redis: Redis
+) -> None:
+    process = start(redis.url, "--usecase", "flights", "--ready", "/proc/archiver/ready")
+    said, _ = process.communicate(timeout=20)
+
+    assert 2 == process.returncode
+    assert "--ready /proc/archiver/ready cannot be written" in said

@@ -1,6 +1,8 @@
 """Small files of past hours become one, and every row is read once at every moment."""
 
+import logging
 import os
+import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -160,6 +162,54 @@ def test_reading_before_the_first_file_gives_no_rows_with_all_columns(tmp_path: 
     rows = predictions.read(tmp_path, "flights")
 
     assert (0, predictions.SCHEMA) == (rows.height, rows.schema)
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "changed", "a folder"])
+def test_an_hour_with_a_damaged_file_is_said_and_does_not_keep_the_others_from_being_merged(
+    damage: str, fill: Fill, root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    fill(1, 2)
+    fill(3, 4, at=NOON + 3_600_000)
+    (part,) = (root / "flights").rglob(predictions.part_name(1, 1))
+    content = part.read_bytes()
+    part.unlink()
+    if damage == "a folder":
+        part.mkdir()
+    else:
+        harm = {"cut": content[:100], "empty": b"", "changed": content[:-200] + bytes(200)}
+        part.write_bytes(harm[damage])
+
+    with caplog.at_level(logging.WARNING):
+        assert 1 == merge(root, "flights", now=lambda: LATER + 3_600)
+    damaged, whole = predictions.hours(root, "flights")
+    assert [f"{damaged} cannot be merged and stays as it is"] == [
+        line.partition(":")[0] for line in caplog.messages
+    ]
+    assert [predictions.part_name(3, 4)] == [path.name for path in predictions.parts(whole)[0]]
+    assert [predictions.part_name(number, number) for number in (1, 2)] == sorted(
+        path.name for path in damaged.iterdir()
+    )
+
+
+def test_a_folder_that_is_no_hour_is_said_and_does_not_stop_the_others(
+    fill: Fill, root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    fill(1, 2)
+    (hour,) = predictions.hours(root, "flights")
+    other = root / "flights" / "date=backup" / "hour=12"
+    shutil.copytree(hour, other)
+
+    assert 1 == merge(root, "flights", now=lambda: LATER)
+    assert f"{other} cannot be merged" in caplog.text
+
+
+def test_a_merge_that_is_told_to_end_leaves_the_other_hours_for_another_time(
+    fill: Fill, root: Path
+) -> None:
+    fill(1, 2)
+
+    assert 0 == merge(root, "flights", now=lambda: LATER, stop=lambda: True)
+    assert 1 == merge(root, "flights", now=lambda: LATER)
 
 
 def test_a_damaged_file_is_named(fill: Fill, root: Path) -> None:

@@ -481,6 +481,66 @@ def test_a_half_written_row_of_a_dead_gateway_is_counted(
     assert numbered(9, "dead") == without_repeats(rows_in())
 
 
+def leave(spill: Path, gateway: str, row: Prediction) -> None:
+    """A gateway spills a row and dies."""
+    dead = Spill.create(spill / "flights" / gateway)
+    dead.append([stream.pack(row)])
+    dead.close()
+
+
+def test_a_spill_folder_that_goes_away_does_not_end_the_replay(
+    redis: Redis,
+    make_row: MakeRow,
+    spill: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("serving.predictions.log._ADOPT_SECONDS", 0.01)
+    looks = caplog.messages
+
+    async def work() -> None:
+        async with writing(redis.url, spill) as log:
+            await until(lambda: log.connected)
+            (spill / "flights").rename(spill / "away")
+            await until(lambda: any("cannot be looked for" in line for line in looks))
+            log.put(make_row(1))
+            await until(lambda: log.written == 1)
+            (spill / "away").rename(spill / "flights")
+            leave(spill, "dead", make_row(1, "dead"))
+            await until(lambda: log.written == 2)
+
+    run(work())
+
+    assert 1 == sum("cannot be looked for" in line for line in looks)
+
+
+def test_an_adopted_folder_that_cannot_be_removed_does_not_end_the_replay(
+    mortal: RedisProcess,
+    make_row: MakeRow,
+    spill: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("serving.predictions.log._ADOPT_SECONDS", 0.01)
+    leave(spill, "first", make_row(1, "first"))
+
+    async def work() -> None:
+        mortal.kill()
+        async with writing(mortal.url, spill) as log:
+            await until(lambda: log.behind)
+            (spill / "flights" / "first" / "lock").unlink()
+            (spill / "flights" / "first" / "lock").mkdir()
+            mortal.start()
+            await until(lambda: log.written == 1)
+            leave(spill, "second", make_row(1, "second"))
+            await until(lambda: log.written == 2)
+
+    run(work())
+
+    assert [("first", 1), ("second", 1)] == without_repeats(rows_of(mortal))
+    assert f"{spill / 'flights' / 'first'} cannot be removed" in caplog.text
+
+
 @pytest.mark.parametrize("name", ["", "a/b", "..", "a\0b"])
 def test_a_gateway_name_that_is_no_folder_is_refused(name: str, spill: Path) -> None:
     with pytest.raises(DataError, match="gateway name"):

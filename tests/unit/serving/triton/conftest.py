@@ -23,6 +23,8 @@ from serving.triton.export import Export, export_signed
 
 NOW = datetime(2013, 12, 31, 12, tzinfo=UTC)
 FEATURES = ("distance", "hour", "wind", "delay")
+REQUEST_FEATURES = ("distance", "hour", "delay")
+"""All but the one that lies in the online store."""
 SERVICE = "flight_delay_v1"
 
 
@@ -69,6 +71,7 @@ class Signed:
     layout: OnlineLayout
     public_key: Path
     out: Path
+    request_features: tuple[str, ...] = REQUEST_FEATURES
 
     def but(self, **changes: Any) -> Self:
         """The same with other values of the registry's record."""
@@ -80,6 +83,7 @@ class Signed:
             self.ref,
             spec=self.spec,
             layout=self.layout,
+            request_features=self.request_features,
             public_key=self.public_key,
             target=target,
             out=self.out,
@@ -95,11 +99,14 @@ def spec(**serving: Any) -> UseCase:
 
 
 def layout() -> OnlineLayout:
-    """A layout of one view, which an export passes on without reading it."""
+    """A layout of one view with one of the model's inputs, and one field that it does not read."""
     view = OnlineView(
         name="weather",
         ttl_seconds=3600,
-        fields=(OnlineField(name="wind", dtype="float64"),),
+        fields=(
+            OnlineField(name="wind", dtype="float64"),
+            OnlineField(name="pressure", dtype="float64"),
+        ),
     )
     return OnlineLayout(
         project="tests", service=SERVICE, groups=(OnlineGroup(keys=("origin",), views=(view,)),)

@@ -1,18 +1,23 @@
 """An export appears whole, never changes, and is compared byte by byte when made again."""
 
+import os
+import resource
 import stat
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from mlplatform.errors import ModelError
+from mlplatform.contracts.serving import ServedModel
+from mlplatform.errors import ModelError, ServiceError
 from serving.triton import export as module
 from serving.triton.config import Target
 from serving.triton.export import Export
+from serving.triton.golden import Golden
 from tests.unit.serving.triton.conftest import FEATURES, Signed, layout, logistic, spec
 
 MODEL = "repository/flight_delay"
@@ -70,32 +75,53 @@ def test_the_version_directory_is_the_registered_version(
     assert ["17"] == [path.name for path in (made.repository / "flight_delay").glob("[0-9]*")]
 
 
-def test_files_are_read_only_and_folders_can_be_removed(signed: Signed) -> None:
-    folder = signed.export().folder
-    modes = {stat.S_IMODE(path.stat().st_mode) for path in folder.rglob("*") if path.is_file()}
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0])
+def test_everybody_may_read_an_export_and_its_owner_remove_it(signed: Signed, mask: int) -> None:
+    before = os.umask(mask)
+    try:
+        folder = signed.export().folder
+    finally:
+        os.umask(before)
+    paths = [folder, *folder.rglob("*")]
+    modes = {(path.is_dir(), stat.S_IMODE(path.stat().st_mode)) for path in paths}
 
-    assert {0o444} == modes
-    assert 0o755 == stat.S_IMODE(folder.stat().st_mode)
+    assert {(True, 0o755), (False, 0o444)} == modes
+
+
+@pytest.mark.parametrize(
+    ("request_features", "named"),
+    [
+        pytest.param(("distance", "hour"), "delay", id="one"),
+        pytest.param((), "distance, hour, delay", id="several"),
+        pytest.param(("distance", "hours", "DELAY"), "hour, delay", id="by other names"),
+    ],
+)
+def test_a_model_that_reads_what_nothing_gives_is_refused_with_the_names(
+    signed: Signed, request_features: tuple[str, ...], named: str
+) -> None:
+    with pytest.raises(ModelError, match=f"version 3 reads {named}, which neither the views"):
+        replace(signed, request_features=request_features).export()
+    assert not signed.out.exists()
+
+
+def test_a_view_that_no_longer_has_a_feature_is_noticed(signed: Signed) -> None:
+    (group,) = signed.layout.groups
+    (view,) = group.views
+    less = view.model_copy(update={"fields": view.fields[1:]})
+    changed = signed.layout.model_copy(
+        update={"groups": (group.model_copy(update={"views": (less,)}),)}
+    )
+
+    with pytest.raises(ModelError, match="version 3 reads wind, which neither"):
+        replace(signed, layout=changed).export()
 
 
 def test_what_was_exported_can_be_read_back(signed: Signed) -> None:
     made = signed.export()
+    served, golden = ((made.folder / name).read_bytes() for name in ("served.json", "golden.json"))
 
-    assert made == Export.load(made.folder)
-
-
-@pytest.mark.parametrize("name", ["served.json", "golden.json"])
-@pytest.mark.parametrize("damage", [b"{", b"{}", None], ids=["cut", "empty", "absent"])
-def test_a_folder_that_is_no_export_is_refused(
-    signed: Signed, name: str, damage: bytes | None
-) -> None:
-    folder = signed.export().folder
-    (folder / name).unlink()
-    if damage is not None:
-        (folder / name).write_bytes(damage)
-
-    with pytest.raises(ModelError, match="holds no exported model"):
-        Export.load(folder)
+    assert made.served == ServedModel.model_validate_json(served)
+    assert made.golden == Golden.model_validate_json(golden)
 
 
 def test_exporting_again_changes_nothing(signed: Signed) -> None:
@@ -192,25 +218,35 @@ def test_a_changed_spec_is_another_folder(signed: Signed) -> None:
     assert first.folder == signed.export().folder
 
 
+@contextmanager
+def full_disk(room: int) -> Iterator[None]:
+    """Files can grow to so many bytes; the interpreter ignores the signal that comes with it."""
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, limit[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
 
-def test_a_write_that_fails_leaves_nothing_behind(
-    signed: Signed, monkeypatch: pytest.MonkeyPatch
+
+@pytest.mark.parametrize("name", [f"{MODEL}/config.pbtxt", "served.json"])
+def test_a_full_disk_is_said_with_advice_and_leaves_nothing_behind(
+    signed: Signed, tmp_path: Path, name: str
 ) -> None:
-    written = []
+    size = (signed.export().folder / name).stat().st_size
+    other = replace(signed, out=tmp_path / "other")
 
-    def full(path: Path, content: bytes) -> int:
-        written.append(path)
-        if len(written) == 3:
-            raise OSError(28, "No space left on device")
-        with path.open("wb") as file:
-            return file.write(content)
+    with full_disk(size - 1), pytest.raises(ServiceError, match="cannot be written.*free some"):
+        other.export()
+    assert [] == list(other.out.iterdir())
+    assert 3 == other.export().served.version
 
-    monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(OSError, match="No space left"):
-        signed.export()
 
-    assert 3 == len(written)
-    assert [] == list(signed.out.iterdir())
+def test_a_folder_that_cannot_be_made_is_said_with_advice(signed: Signed, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+
+    with pytest.raises(ServiceError, match="a folder that this process may write"):
+        replace(signed, out=tmp_path / "file" / "out").export()
 
 
 def test_exports_at_the_same_time_agree_on_one_folder(signed: Signed) -> None:

@@ -13,7 +13,14 @@ from mlplatform.contracts import Manifest, ModelRef
 from mlplatform.errors import ModelError, NotFoundError
 from mlplatform.settings import RegistrySettings
 from serving.triton.export import Export, export
-from tests.unit.serving.triton.conftest import FEATURES, SERVICE, layout, logistic, spec
+from tests.unit.serving.triton.conftest import (
+    FEATURES,
+    REQUEST_FEATURES,
+    SERVICE,
+    layout,
+    logistic,
+    spec,
+)
 
 NOW = datetime(2013, 12, 31, 12, tzinfo=UTC)
 
@@ -58,6 +65,7 @@ def exported(registry: Registry, keys: signing.KeyPair, version: int, out: Path)
         version,
         spec=spec(),
         layout=layout(),
+        request_features=REQUEST_FEATURES,
         public_key=keys.public,
         target="embedded",
         out=out,

@@ -256,6 +256,21 @@ def test_what_a_killed_server_left_in_shared_memory_is_removed_before_the_next_s
             path.unlink(missing_ok=True)
 
 
+def test_a_start_removes_the_shared_memory_of_no_server_at_another_port(
+    signed: Signed, tmp_path: Path
+) -> None:
+    export = signed.export()
+
+    def prefix(port: int) -> str:
+        command = triton_program(export, port, 1, root=tmp_path).command
+        name = command[command.index(str(local.triton_server._LAUNCH)) + 1]
+        assert f"--backend-config=python,shm-region-prefix-name={name}" in command
+        return name
+
+    assert not prefix(80).startswith(prefix(8000))
+    assert not prefix(8000).startswith(prefix(80))
+
+
 @pytest.fixture(scope="module")
 def victim(
     tmp_path_factory: pytest.TempPathFactory,
