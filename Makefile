@@ -8,6 +8,8 @@ PYTHON ?= python3
 UV_VERSION ?= 0.13.8
 USECASE ?= flight_delay
 AS_OF ?=
+START ?=
+END ?=
 RATE ?= 200
 
 BOOTSTRAP := .bootstrap
@@ -50,6 +52,10 @@ demo: setup ## Train, gate and register a model on real flights, serve it, repla
 .PHONY: serve
 serve: setup ## Serve the model on this machine until Ctrl-C; prints a request that works
 	@$(BIN)/python -m local.serve --usecase $(USECASE) $(if $(AS_OF),--as-of $(AS_OF))
+
+.PHONY: batch-score
+batch-score: setup ## Score a window with the registered model, to Parquet (after `make demo`)
+	@$(BIN)/python -m local.batch_score --usecase $(USECASE) $(if $(START),--start $(START)) $(if $(END),--end $(END))
 
 .PHONY: ui
 ui: setup ## Serve the MLflow UI over what the demo left, until Ctrl-C

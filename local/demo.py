@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
@@ -158,7 +158,9 @@ def _train(
         package, *_ = compile_all(workspace.packages, PipelineSettings.load())
         progress.say("start", f"pipeline compiled to {package}")
         started = progress.seconds
-        ran = _run_pipeline(progress, workspace, package, usecase, moment, server.url)
+        arguments = ["--as-of", moment.isoformat()]
+        log = workspace.root / "pipeline.log"
+        ran = run_pipeline(progress, workspace, package, usecase, arguments, server.url, log)
     seconds = {"land raw events": landed, "start MLflow, compile": started - landed}
     summary = _read_back(workspace, ledger, usecase, ran, seconds)
     steps = sum(summary.seconds[step] for step in summary.started)
@@ -199,23 +201,23 @@ def _same_run(workspace: Workspace, ledger: Ledger, usecase: str, identity: str)
     return last.decision.subject if same else None
 
 
-def _run_pipeline(
+def run_pipeline(
     progress: Progress,
     workspace: Workspace,
     package: Path,
     usecase: str,
-    moment: datetime,
+    arguments: Sequence[str],
     registry_url: str,
+    log: Path,
 ) -> str:
     """Run the compiled file in a process group of its own; return the id of the run.
 
     Raises:
         PlatformError: the process ended before its first step could leave a record.
     """
-    log = workspace.root / "pipeline.log"
     before = _runs(workspace, usecase)
     command = [sys.executable, "-m", "pipelines.local_run", str(package)]
-    command += ["--usecase", usecase, "--as-of", moment.isoformat()]
+    command += ["--usecase", usecase, *arguments]
     command += ["--pipeline-root", str(workspace.root / "artifacts")]
     process = subprocess.Popen(
         command,

@@ -133,6 +133,7 @@ def _export(workspace: Workspace, code: UseCaseCode, say: Say) -> Export:
             champion.version,
             spec=code.spec,
             layout=layouts.load(name),
+            request_features={feature for group in code.groups.values() for feature in group},
             public_key=workspace.keys[1],
             target="embedded",
             out=workspace.models,
@@ -195,11 +196,13 @@ def _gateway(workspace: Workspace, port: int, environment: dict[str, str]) -> Pr
 
 
 def _archiver(workspace: Workspace, environment: dict[str, str]) -> Program:
+    ready = workspace.root / "archiver.ready"
+    ready.unlink(missing_ok=True)  # of one that was killed
     return Program(
         name="archiver",
-        command=[sys.executable, "-m", "serving.predictions"],
+        command=[sys.executable, "-m", "serving.predictions", "--ready", str(ready)],
         log=workspace.root / "archiver.log",
-        ready=lambda: True,  # it has no port; it is restarted when it ends
+        ready=ready.exists,
         env=environment,
     )
 

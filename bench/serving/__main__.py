@@ -1,4 +1,4 @@
-"""Online serving beside its peers: `python -m bench.serving` (`make demo` first), four minutes.
+"""Online serving beside its peers: `python -m bench.serving` (`make demo` first), five minutes.
 
 The whole request: features, score, route, decision and prediction log of ours, through
 `local.serving`, against `mlflow models serve` scoring alone and against the chain that people build
@@ -12,7 +12,6 @@ with 1 when scores differ, a request failed or a goal is missed.
 
 import argparse
 import contextlib
-import importlib.util
 import shutil
 import sys
 import tempfile
@@ -26,6 +25,7 @@ from typing import Any, Final
 import numpy as np
 
 from bench import report
+from bench.features import __main__ as features
 from bench.serving import contest, events, peers, processes, tables
 from bench.serving.contest import Contender, Run
 from feature_repo import catalog
@@ -77,9 +77,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except PlatformError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    if not asked.requests_only and importlib.util.find_spec("bench.features") is not None:
-        _say("feature reads")
-        results += importlib.import_module("bench.features").measure()
+    if not asked.requests_only:
+        _say("\nfeature reads")
+        try:
+            results += features.measure()
+        except features.DifferError as error:
+            print(f"error: {error}", file=sys.stderr)
+            wrong = True
     report.write(asked.output, results)
     _say("")
     for one in results:

@@ -4,8 +4,8 @@
 
 A model server that is killed leaves its shared memory under a name that begins with the prefix,
 which is its own and that of the servers before it at its place: another server may have made a
-region that it does not map yet. A region that no process maps belongs to nobody. It runs in the server's own Python, standard
-library only, and leaves regions alone that it may not look into.
+region that it does not map yet. A region that no process maps belongs to nobody. It runs in the
+server's own Python, standard library only, and leaves regions alone that it may not look into.
 """  # noqa: INP001 (a script of another project, not a package)
 
 import contextlib

@@ -236,7 +236,7 @@ def test_a_full_disk_is_said_with_advice_and_leaves_nothing_behind(
     size = (signed.export().folder / name).stat().st_size
     other = replace(signed, out=tmp_path / "other")
 
-    with full_disk(size - 1), pytest.raises(ServiceError, match="cannot be written.*free some"):
+    with full_disk(size - 1), pytest.raises(ServiceError, match=r"cannot be written.*free some"):
         other.export()
     assert [] == list(other.out.iterdir())
     assert 3 == other.export().served.version

@@ -1,0 +1,171 @@
+"""`make batch-score`: scores for a window of predictions that can wait, on this machine.
+
+The composition root of batch scoring: a real MLflow server over what `make demo` registered, the
+compiled pipeline, KFP's local runner. By default it scores the last day that the demo's model could
+know. It refuses a use case without a registered version.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+from pydantic import JsonValue, ValidationError
+from rich.console import Console
+from rich.text import Text
+
+from feature_repo import catalog
+from local.demo import REPLAY_DAYS, default_moment, interrupts, moment_of, run_pipeline
+from local.mlflow_server import mlflow_server
+from local.progress import Progress
+from local.summary import Summary
+from local.workspace import Workspace
+from mlplatform.clients.registry import Registry
+from mlplatform.contracts import Window
+from mlplatform.errors import DataError, NotFoundError, PlatformError
+from mlplatform.settings import PipelineSettings, RegistrySettings
+from pipelines.compile import compile_all
+from pipelines.journal import Journal
+from pipelines.steps.batch_score import BatchScores
+
+_PIPELINE: Final = "batch_scoring"
+_ALIASES: Final = ("champion", "challenger")
+_DAY: Final = timedelta(days=1)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Read the command line, score, and end with 0 unless it failed."""
+    options = parser().parse_args(arguments)
+    console = Console()
+    interrupts()
+    try:
+        workspace = Workspace(options.root)
+        with workspace.lock():
+            scores, manifest = _score(console, workspace, options)
+    except PlatformError as error:
+        console.print(Text.assemble(("error: ", "bold red"), str(error)), soft_wrap=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        console.print("\nstopped; every process that was started has been ended")
+        sys.exit(130)
+    console.print(
+        f"\n{scores.rows:,} rows scored by version {scores.version}, {scores.acted:,} at or above "
+        f"{scores.threshold:g}\nscores   {manifest.with_name(scores.file)}\nmanifest {manifest}",
+        soft_wrap=True,
+        highlight=False,
+    )
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return what the command line takes."""
+    made = argparse.ArgumentParser(prog="python -m local.batch_score", description=__doc__)
+    made.add_argument("--usecase", default="flight_delay", help="a folder under usecases/")
+    made.add_argument("--start", type=moment_of, help="first event time that is scored, UTC; "
+                      "default: a day before the end")  # fmt: skip
+    made.add_argument("--end", type=moment_of, help="first event time that is left out, UTC; "
+                      "default: a day after --start, else when the demo looked from")  # fmt: skip
+    made.add_argument("--model", help="version or alias; default: the champion, while there is "
+                      "none the challenger")  # fmt: skip
+    made.add_argument("--root", type=Path, default=Path("build/demo"), help="where the demo worked")
+    made.add_argument("--out", type=Path, help="folder for the scores; default: <root>/scores")
+    return made
+
+
+def window(
+    start: datetime | None, end: datetime | None, workspace: Workspace, code: catalog.UseCaseCode
+) -> Window:
+    """Return the window to score: what was given, and a day for what was not.
+
+    Raises:
+        DataError: Its end is not after its start.
+    """
+    if end is None:
+        end = _demo_moment(workspace, code) if start is None else start + _DAY
+    start = end - _DAY if start is None else start
+    if end <= start:
+        raise DataError(
+            f"the window ends {end:%Y-%m-%d %H:%M} UTC, which is not after its start "
+            f"{start:%Y-%m-%d %H:%M}: choose a later --end"
+        )
+    return Window(start=start, end=end)
+
+
+def _demo_moment(workspace: Workspace, code: catalog.UseCaseCode) -> datetime:
+    """Return the time that the last run looked from; before the first run, that it would."""
+    try:
+        summary = Summary.model_validate_json(workspace.summary.read_bytes())
+    except (OSError, ValidationError):
+        return default_moment(code, REPLAY_DAYS)
+    same = summary.usecase == code.spec.name
+    return moment_of(summary.as_of) if same else default_moment(code, REPLAY_DAYS)
+
+
+def _score(
+    console: Console, workspace: Workspace, options: argparse.Namespace
+) -> tuple[BatchScores, Path]:
+    """Run the pipeline; return the manifest and where it is."""
+    code, progress = catalog.load(options.usecase), Progress(console)
+    name = code.spec.name
+    wanted = window(options.start, options.end, workspace, code)
+    out = (options.out or workspace.root / "scores").absolute()
+    with mlflow_server(workspace.mlflow) as server:
+        progress.say("start", f"MLflow server at {server.url}")
+        model = options.model or _registered(server.url, name)
+        progress.say("start", f"{model} of {name}, {wanted.start:%Y-%m-%d %H:%M} to "
+                     f"{wanted.end:%Y-%m-%d %H:%M} UTC")  # fmt: skip
+        packages = compile_all(workspace.packages, PipelineSettings.load())
+        (package,) = (path for path in packages if path.stem == _PIPELINE)
+        values = {
+            "model": model,
+            "start": wanted.start.isoformat(),
+            "end": wanted.end.isoformat(),
+            "output": str(out),
+        }
+        arguments = [part for item in values.items() for part in ("--set", "=".join(item))]
+        log = workspace.root / f"{_PIPELINE}.log"
+        ran = run_pipeline(progress, workspace, package, name, arguments, server.url, log)
+    journal = Journal(str(workspace.data), name, ran).read()
+    scores = found(journal, log)
+    return scores, manifest_of(scores, out)
+
+
+def _registered(registry_url: str, name: str) -> str:
+    """Return the alias of the version that serves, or that may."""
+    registry = Registry(RegistrySettings(tracking_uri=registry_url))
+    for alias in _ALIASES:
+        if registry.by_alias(name, alias) is not None:
+            return alias
+    raise NotFoundError(f"no version of {name} is registered: run `make demo` first")
+
+
+def found(journal: dict[str, dict[str, JsonValue]], log: Path) -> BatchScores:
+    """Return what a run scored.
+
+    Raises:
+        PlatformError: A step failed; says which and why.
+    """
+    for step, record in journal.items():
+        if "error" in record:
+            raise PlatformError(f"{step.replace('_', ' ')} failed: {record['error']}")
+    if "scores" not in journal.get("batch_score", {}):
+        raise PlatformError(f"the pipeline ended before it had scored: see {log}")
+    return BatchScores.model_validate(journal["batch_score"]["scores"])
+
+
+def manifest_of(scores: BatchScores, out: Path) -> Path:
+    """Return the manifest among those of the same version.
+
+    Raises:
+        DataError: It is not there any more.
+    """
+    folder = out / scores.usecase / f"v{scores.version}"
+    for path in sorted(folder.glob("*/manifest.json")):
+        if BatchScores.model_validate_json(path.read_bytes()) == scores:
+            return path
+    raise DataError(f"the manifest is not in {folder}: somebody has removed it; score again")
+
+
+if __name__ == "__main__":
+    main()
