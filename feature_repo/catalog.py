@@ -50,7 +50,11 @@ class ServingCode:
     request: Callable[[Columns], dict[str, "np.ndarray[Any, Any]"]]
     request_inputs: tuple[str, ...]
     rules: Callable[[Columns], "np.ndarray[Any, Any]"]
-    """Scores [N] in [0, 1] from the fields of the requests, when no model answers in time."""
+    """Scores [N] in [0, 1] from the fields of the requests, when no model answers in time.
+
+    Where they raise, or answer anything else, every row's score is 0, the decision is not to act,
+    and `rules_failed` is among the reasons.
+    """
 
 
 def names() -> tuple[str, ...]:

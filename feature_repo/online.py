@@ -23,6 +23,8 @@ from mlplatform.errors import DataError, PlatformError, ServiceError, SpecError,
 Keys = Mapping[str, Sequence[str | int | None]]
 """Join key → its value in each row."""
 
+_PLAIN: Final = frozenset({str, int, type(None)})
+"""Types of nearly all keys; others are looked at one by one."""
 _FOREVER: Final = np.iinfo(np.int64).max
 _NOBODY: Final = b"packed:nobody"
 """Asked for when all keys are null, so that each command has one reply; never written."""
@@ -280,7 +282,11 @@ def _order(group: _Group, keys: Keys, rows: int, asked: list[bytes]) -> list[int
     for key in group.keys:
         if key not in keys or len(keys[key]) != rows:
             raise DataError(f"online features need the key {key} of each of {rows} rows")
-        columns.append(keys[key])
+        column = keys[key]
+        if not _PLAIN.issuperset(map(type, column)):
+            for value in column:  # True equals 1 and would be taken for it below
+                packed.entity((value,))
+        columns.append(column)
     prefix, entity = group.prefix, packed.entity
     places: dict[tuple[str | int | None, ...], int] = {}
     order = []

@@ -23,7 +23,7 @@ from mlplatform.clients.redis_sync import RedisSync, encode
 from mlplatform.errors import ServiceError
 
 _CHUNK: Final = 100
-"""Rows of a transaction: Redis answers nobody else while it runs, which was 0.8 ms here."""
+"""Rows of a transaction: Redis answers nobody else while it runs, which takes about 0.8 ms."""
 
 _TRIES: Final = 100
 """Starts of a transaction; each lost one means that somebody else's was committed."""

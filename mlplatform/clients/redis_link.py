@@ -134,15 +134,20 @@ class RedisLink:
             try:
                 async with asyncio.timeout(_CONNECT_SECONDS):
                     await self._connect(wire)
-            except (OSError, ServiceError) as error:  # TimeoutError is an OSError
+            except Exception as error:  # noqa: BLE001  # a keeper that ends would never connect again
                 wire.abort()
+                # TimeoutError is an OSError.
+                unexpected = None if isinstance(error, (OSError, ServiceError)) else error
                 self._trouble = shorten(error) or f"no answer within {_CONNECT_SECONDS:g} s"
                 if not reported:  # once an outage, not once an attempt
                     _log.warning(
                         "no connection to Redis at %s:%d (%s): %s",
-                        self._host, self._port, self._name, self._trouble,
+                        self._host, self._port, self._name, self._trouble, exc_info=unexpected,
                     )  # fmt: skip
                 reported = True
+            except asyncio.CancelledError:  # closed while it connects
+                wire.abort()
+                raise
             else:
                 _log.info("connected to Redis at %s:%d (%s)", self._host, self._port, self._name)
                 pause, reported = _FIRST_PAUSE_SECONDS, False

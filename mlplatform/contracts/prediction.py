@@ -45,7 +45,8 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     fallback: bool
     reasons: tuple[str, ...]
     """Why it is degraded or a fallback: `features_late`, `features_down`, `stale:<view>`,
-    `inference_late`, `inference_down`, `no_route`."""
+    `request_features_failed` (the use case's code could not compute them), `inference_late`,
+    `inference_down`, `no_route`, `rules_failed` (the score is then the constant 0)."""
     total_us: int
     features_us: int
     inference_us: int

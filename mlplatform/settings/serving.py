@@ -43,7 +43,13 @@ class GatewaySettings(Settings):
         description="Folder where rows of the prediction log wait while Redis is down.",
     )
     drain_seconds: float = Field(
-        default=20, gt=0, le=300, description="Longest wait for open requests at SIGTERM, seconds."
+        default=20,
+        gt=0,
+        le=300,
+        description=(
+            "Longest wait at SIGTERM for open requests and then for Redis to take the prediction "
+            "log, together, seconds; what is left of the log goes to the spill."
+        ),
     )
     max_body_bytes: int = Field(
         default=1_048_576, ge=1024, le=67_108_864, description="Largest request body, bytes."

@@ -2,13 +2,15 @@
 
 The limit is Little's law with head room: at its peak a use case has peak_qps times the time of a
 request open at once. A batch counts for more, because its rows cost more; one request is always
-taken. Shadow traffic is given up at half the limit, so it never takes room from a live request.
+taken. Shadow traffic is given up at half the limit, so it never takes room from a live request. It
+refuses a use case whose largest batch would not fit.
 """
 
 import math
-from typing import Final
+from typing import Final, Self
 
 from mlplatform.contracts.usecase.operation import Serving
+from mlplatform.errors import SpecError
 
 _HEAD_ROOM: Final = 8
 """Bursts, and processes that take over the traffic of dead ones. At 200 requests/s and 50 ms it
@@ -43,6 +45,22 @@ class Admission:
         self.limit = limit
         self.units = 0
 
+    @classmethod
+    def of(cls, usecase: str, serving: Serving) -> Self:
+        """Return the admission of a use case.
+
+        Raises:
+            SpecError: Its largest batch needs more than the limit: it would block everything else.
+        """
+        limit, needed = limit_of(serving), units_of(serving.max_rows)
+        if needed > limit:
+            raise SpecError(
+                f"{usecase}: a batch of serving.max_rows {serving.max_rows} is {needed} units of "
+                f"work and a process takes on {limit}: set max_rows to at most {limit * _ROWS}, "
+                "or raise peak_qps if the traffic is higher"
+            )
+        return cls(limit)
+
     def enter(self, units: int) -> bool:
         """Take on work if there is room; return whether it was taken."""
         if self.units and self.units + units > self.limit:
@@ -53,6 +71,11 @@ class Admission:
     def leave(self, units: int) -> None:
         """Tell that work has ended."""
         self.units -= units
+
+    @property
+    def full(self) -> bool:
+        """Whether there is no room for any request."""
+        return self.units >= self.limit
 
     @property
     def busy(self) -> bool:

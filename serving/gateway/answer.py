@@ -20,7 +20,10 @@ RULES: Final = "rules"
 
 
 class Latency(msgspec.Struct, gc=False):
-    """Microseconds of one request by hop."""
+    """Microseconds of one request by hop, from the begin of its call, before its body is read.
+
+    `decision_us` is all that is neither features nor model, waiting for the body included.
+    """
 
     total_us: int
     features_us: int

@@ -21,9 +21,12 @@ from serving.gateway.service import UseCaseService, answers
 
 _BODY_SECONDS: Final = 5.0
 """For a whole body; a client that sends a megabyte needs 2 Mbit/s."""
+_LARGE: Final = 16_384
+"""Bytes; a longer body, or one of unknown length, is not read where it would be refused anyway."""
 _OK: Final = 200
 _UNAVAILABLE: Final = 503
 _BROKEN: Final = 500
+_SORRY: Final = "the request could not be answered"
 _JSON: Final = ("content-type", "application/json")
 _TEXT: Final = ("content-type", "text/plain; version=0.0.4; charset=utf-8")
 _CLOSE: Final = ("connection", "close")
@@ -117,30 +120,33 @@ class Application:
 
     async def __call__(self, scope: Scope, connection: Connection) -> None:
         """Answer one request."""
+        started = perf_counter_ns()
         path = scope.path
         service = self._scores.get(path)
         try:
             if service is not None:
-                await self._score(scope, connection, service)
+                await self._score(scope, connection, service, started)
             elif path in self._pages:
                 _expect(scope, "GET")
                 status, kind, body = self._pages[path]()
                 self._answer(connection, status, [kind], body)
             elif path == "/v2" or path.startswith("/v2/"):
-                await self._speak(scope, connection)
+                await self._speak(scope, connection, started)
             else:
                 self._refuse(connection, _unknown_path(path, self._scores), None)
         except RefusedError as error:
             self._refuse(connection, error, service)
         except Exception:  # noqa: BLE001  # the last line: no request may end the process
             _log.exception("a request to %s failed", path[:100])
-            self._fail(connection, service)
+            found = {"message": _SORRY, "field": None, "row": None}
+            self._fail(connection, service, found)
 
-    async def _score(self, scope: Scope, connection: Connection, service: UseCaseService) -> None:
+    async def _score(
+        self, scope: Scope, connection: Connection, service: UseCaseService, started: int
+    ) -> None:
         _expect(scope, "POST")
         _expect_json(scope.headers)
-        body = await self._body(scope, connection)
-        started = perf_counter_ns()
+        body = await self._body(scope, connection, service)
         batch = service.requests.parse(body)
         parts = await service.score(batch, started)
         found = answers(parts)
@@ -151,7 +157,7 @@ class Application:
         finally:  # also where the client has gone
             service.finish(parts)
 
-    async def _speak(self, scope: Scope, connection: Connection) -> None:
+    async def _speak(self, scope: Scope, connection: Connection, started: int) -> None:
         """Answer by the Open Inference Protocol, whose errors look different."""
         try:
             page = self._protocol.page(scope.path)
@@ -160,9 +166,9 @@ class Application:
                 status, body = page.answer()
                 self._answer(connection, status, [_JSON], body)
                 return
-            body = await self._body(scope, connection)
+            body = await self._body(scope, connection, page.infer)
             batch, answer = self._protocol.read(page.infer, scope.headers, body)
-            parts = await page.infer.score(batch, perf_counter_ns())
+            parts = await page.infer.score(batch, started)
             try:
                 headers, payload = answer(answers(parts))
                 self._answer(connection, _OK, headers, payload)
@@ -173,18 +179,36 @@ class Application:
             service = self._protocol.service(scope.path)
             if service is not None:
                 service.metrics.status(error.status)
+            where = "" if error.row is None else f"row {error.row}: "
             self._answer(
                 connection,
                 error.status,
                 [_JSON, *error.headers],
-                _encode({"error": str(error)}),
+                _encode({"error": f"{where}{error}"}),
                 close=error.status in _UNREAD,
             )
+        except Exception:  # noqa: BLE001  # as above; its errors look different
+            _log.exception("a request to %s failed", scope.path[:100])
+            self._fail(connection, self._protocol.service(scope.path), _SORRY)
 
-    async def _body(self, scope: Scope, connection: Connection) -> bytes:
+    async def _body(self, scope: Scope, connection: Connection, service: UseCaseService) -> bytes:
         length = scope.headers.get("content-length")
         if length is not None and (not length.isdecimal() or int(length) > self._max_body):
             raise self._too_large()
+        if length is None or int(length) > _LARGE:
+            self._expect_room_unread(service)
+        body = await self._read(connection, length)
+        service.expect_room()  # before the body costs more than its reading
+        return body
+
+    def _expect_room_unread(self, service: UseCaseService) -> None:
+        try:
+            service.expect_room()
+        except RefusedError as error:
+            error.headers.append(_CLOSE)  # the body is still to come
+            raise
+
+    async def _read(self, connection: Connection, length: str | None) -> bytes:
         try:
             async with asyncio.timeout(_BODY_SECONDS):
                 if length is not None:
@@ -234,10 +258,9 @@ class Application:
         close = error.status in _UNREAD
         self._answer(connection, error.status, headers, _encode({"error": found}), close=close)
 
-    def _fail(self, connection: Connection, service: UseCaseService | None) -> None:
+    def _fail(self, connection: Connection, service: UseCaseService | None, found: Any) -> None:
         if service is not None:
             service.metrics.status(_BROKEN)
-        found = {"message": "the request could not be answered", "field": None, "row": None}
         self._answer(connection, _BROKEN, [_JSON], _encode({"error": found}))
 
     def _answer(

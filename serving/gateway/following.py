@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from mlplatform.clients.redis_link import RedisLink, encode
@@ -114,13 +114,11 @@ class RouteFollower:
             self._say(f"a route is refused: {shorten(error)}")
             return
         servers = {key: self._servers.get(key) or opened[key] for key in _needed(route)}
-        if self.routing is not None:
-            new = [servers[_key(arm)] for arm in route.arms if _key(arm) in opened]
-            if not all(await asyncio.gather(*(server.check() for server in new))):
-                for server in opened.values():
-                    await server.retire()
-                self._say(f"epoch {route.epoch} waits until its model servers are ready")
-                return
+        if not await self._may_take_traffic([servers[_key(arm)] for arm in route.arms]):
+            for server in opened.values():
+                await server.retire()
+            self._say(f"epoch {route.epoch} waits until its model servers are ready")
+            return
         before, self._servers = self._servers, servers
         self.routing = Routing(
             route,
@@ -133,6 +131,19 @@ class RouteFollower:
         for key, server in before.items():
             if key not in servers:
                 await server.retire()
+
+    async def _may_take_traffic(self, servers: Sequence[ModelServer]) -> bool:
+        """Return whether an epoch's arms may get traffic; those of the first one always.
+
+        Those that have answered as arms of the route in effect are not asked again: one that has
+        died since must not keep a route from being followed that moves traffic away from it. A
+        shadow's server is asked, for nobody has waited for it.
+        """
+        if self.routing is None:
+            return True
+        proven = {arm.server for arm in self.routing.arms}
+        new = [item for item in servers if item not in proven or not item.answered]
+        return all(await asyncio.gather(*(item.check() for item in new)))
 
     def _open(self, route: Route) -> dict[_Server, ModelServer]:
         return {key: self._make(*key) for key in _needed(route) if key not in self._servers}

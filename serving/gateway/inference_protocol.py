@@ -37,6 +37,7 @@ _MOMENT: Final = (tensors.BYTES, "INT64")
 _SHOWN: Final = {"string": "BYTES", "timestamp": "BYTES", "integer": "INT64", "float": "FP64"}
 _OUTPUTS: Final = {
     "score": "FP32", "decision": "BOOL", "version": "INT64", "degraded": "BOOL", "fallback": "BOOL",
+    "epoch": "INT64", "arm": "BYTES",
 }  # fmt: skip
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _encode: Final = msgspec.json.Encoder().encode
@@ -203,20 +204,25 @@ def _values(name: str, field: RequestField, datatype: str, values: list[Any]) ->
     if field.optional:
         values = [None if tensors.nothing(v, moment=moment) else v for v in values]
     if moment and datatype == "INT64":
-        return [_moment(name, value) for value in values]
-    if field.type in {"integer", "float"} and not all(
-        v is None or math.isfinite(v) for v in values
-    ):
-        raise RefusedError(INVALID, f"input {name} has a value that is not finite", field=name)
+        return [_moment(name, row, value) for row, value in enumerate(values)]
+    if field.type in {"integer", "float"}:
+        for row, value in enumerate(values):
+            if isinstance(value, float) and not math.isfinite(value):
+                raise RefusedError(
+                    INVALID, f"input {name} has a value that is not finite", field=name, row=row
+                )
     return values
 
 
-def _moment(name: str, value: int | None) -> datetime | None:
+def _moment(name: str, row: int, value: int | None) -> datetime | None:
     if value is None:
         return None
     try:
         return _EPOCH + timedelta(microseconds=value)
     except OverflowError:
         raise RefusedError(
-            INVALID, f"input {name}: {value} is no time in microseconds since 1970", field=name
+            INVALID,
+            f"input {name} has a value that is no time in microseconds since 1970",
+            field=name,
+            row=row,
         ) from None

@@ -2,13 +2,18 @@
 
 Counters and histograms are bound to their labels once, so that a request pays for additions only
 (0.7 us each, 2.2 us with several workers, whose values lie in mapped files). Labels stay few: use
-cases, hops, views and reasons come from the spec, versions from the route. The buckets lie around
-the budgets of the spec, with a bound at each hop's own budget.
+cases, hops, views and reasons come from the spec, arms and versions from the route. The buckets lie
+around the budgets of the spec, with a bound at each hop's own budget.
+
+Arm and version are who was asked, also where the rules had to answer. A shadow has its own rows and
+reasons, under its arm; nobody waits for it, so it has no latencies, and the ages are those of
+live traffic.
 """
 
 import contextlib
 import os
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +26,7 @@ from prometheus_client import (
     generate_latest,
     multiprocess,
 )
+from prometheus_client.metrics_core import Metric
 
 from mlplatform.contracts.usecase.operation import Serving
 from serving.gateway.answer import Scored
@@ -36,6 +42,10 @@ _AGES: Final = (60, 300, 900, 1800, 3600, 7200, 14_400, 43_200, 86_400, 172_800,
 _VERSIONS: Final = 32
 """Model versions with their own label; a process that has seen more calls further ones "other"."""
 _STATES: Final = {"closed": 0, "half_open": 1, "open": 2}
+_GONE: Final = -1
+"""A breaker whose dependency is gone, with several workers: their values cannot be removed."""
+_KEPT: Final = ("written", "spilled", "dropped")
+_SHADOW: Final = "shadow"
 _HOPS: Final = ("total", "features", "inference", "decision")
 
 
@@ -54,7 +64,7 @@ class Metrics:
         self.seconds = Histogram(
             f"{name}_seconds",
             "Time of a scored request in the gateway, by hop.",
-            (*labels, "hop"),
+            (*labels, "arm", "version", "hop"),
             registry=into,
             buckets=_bounds(budgets.values()),
         )
@@ -70,7 +80,7 @@ class Metrics:
         self.reasons = Counter(
             f"{name}_reasons",
             "Rows that were degraded or fell back, by reason.",
-            (*labels, "reason"),
+            (*labels, "arm", "version", "reason"),
             registry=into,
         )
         self.ages = Histogram(
@@ -88,11 +98,17 @@ class Metrics:
         self.breakers = self._gauge(
             "breaker", "0 closed, 1 half open, 2 open.", (*labels, "dependency"), "livemax"
         )
-        self.log_rows = self._gauge(
-            "log_rows",
-            "Rows of the prediction log: queued now; spilled, written, dropped since the start.",
-            (*labels, "state"),
+        self.log_queued = self._gauge(
+            "log_queued_rows",
+            "Rows of the prediction log that are in memory only.",
+            labels,
             "livesum",
+        )
+        self.log_rows = Counter(
+            f"{name}_log_rows",
+            "Rows of the prediction log: written to Redis, spilled to disk, dropped.",
+            (*labels, "state"),
+            registry=into,
         )
         if not self._shared:
             ProcessCollector(registry=self._registry)
@@ -102,8 +118,15 @@ class Metrics:
         if not self._shared:
             return generate_latest(self._registry)
         registry = CollectorRegistry()
-        multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        registry.register(_AllWorkers())
         return generate_latest(registry)
+
+    def forget_breaker(self, usecase: str, dependency: str) -> None:
+        """Drop the breaker of a dependency that the use case no longer has."""
+        if self._shared:
+            self.breakers.labels(usecase, dependency).set(_GONE)
+        else:
+            self.breakers.remove(usecase, dependency)
 
     def _gauge(self, name: str, what: str, labels: tuple[str, ...], mode: str) -> Gauge:
         into = None if self._shared else self._registry
@@ -116,6 +139,28 @@ class Metrics:
         )
 
 
+class _AllWorkers:
+    """The values of all workers, without breakers that are gone."""
+
+    def collect(self) -> Iterable[Metric]:
+        """Return all metrics."""
+        found = multiprocess.MultiProcessCollector(None)  # type: ignore[no-untyped-call]
+        for metric in found.collect():  # type: ignore[no-untyped-call]
+            if metric.name == "mlplatform_gateway_breaker":
+                metric.samples = [item for item in metric.samples if item.value != _GONE]
+            yield metric
+
+
+@dataclass(slots=True)
+class _Asked:
+    """What is counted for one arm and version, bound to its labels."""
+
+    labels: tuple[str, str, str]
+    hops: tuple[Histogram, ...]
+    outcomes: dict[str, Counter] = field(default_factory=dict)
+    reasons: dict[str, Counter] = field(default_factory=dict)
+
+
 class UseCaseMetrics:
     """The metrics of one use case, bound to their labels.
 
@@ -126,10 +171,10 @@ class UseCaseMetrics:
 
     def __init__(self, metrics: Metrics, usecase: str) -> None:
         self._metrics, self._usecase = metrics, usecase
-        self._hops = [metrics.seconds.labels(usecase, hop) for hop in _HOPS]
-        self._rows: dict[tuple[str, int, str], Counter] = {}
+        self._asked: dict[tuple[str, int], _Asked] = {}
         self._versions: set[int] = set()
-        self._reasons: dict[str, Counter] = {}
+        self._breakers: set[str] = set()
+        self._kept = dict.fromkeys(_KEPT, 0)
         self._statuses: dict[int, Counter] = {}
         self._ages: dict[str, Histogram] = {}
         self.shed = metrics.shed.labels(usecase)
@@ -146,32 +191,38 @@ class UseCaseMetrics:
 
     def scored(self, scored: Scored) -> None:
         """Count rows that were scored together."""
-        latency = scored.latency
-        if scored.arm != "shadow":  # nobody waits for a shadow
-            total, read, model, decision = self._hops
+        latency, asked = scored.latency, self._of(scored)
+        if scored.arm != _SHADOW:
+            total, read, model, decision = asked.hops
             total.observe(latency.total_us / 1e6)
             read.observe(latency.features_us / 1e6)
             model.observe(latency.inference_us / 1e6)
             decision.observe(latency.decision_us / 1e6)
+            self._observe_ages(scored)
         degraded = sum(scored.degraded)
         if scored.fallback:
-            self._row(scored, "fallback").inc(scored.batch.rows)
+            self._outcome(asked, "fallback").inc(scored.batch.rows)
         elif degraded:
-            self._row(scored, "degraded").inc(degraded)
+            self._outcome(asked, "degraded").inc(degraded)
         if not scored.fallback and degraded < scored.batch.rows:
-            self._row(scored, "scored").inc(scored.batch.rows - degraded)
+            self._outcome(asked, "scored").inc(scored.batch.rows - degraded)
         for reasons in scored.reasons if scored.fallback or degraded else ():
             for reason in reasons:
-                self._reason(reason).inc()
-        self._observe_ages(scored)
+                self._reason(asked, reason).inc()
 
     def state(self, epoch: int, breakers: Mapping[str, Breaker], log: Mapping[str, int]) -> None:
         """Set what is true now."""
         self._metrics.epoch.labels(self._usecase).set(epoch)
         for dependency, breaker in breakers.items():
             self._metrics.breakers.labels(self._usecase, dependency).set(_STATES[breaker.state])
-        for state, rows in log.items():
-            self._metrics.log_rows.labels(self._usecase, state).set(rows)
+        for dependency in self._breakers - set(breakers):
+            self._metrics.forget_breaker(self._usecase, dependency)
+        self._breakers = set(breakers)
+        self._metrics.log_queued.labels(self._usecase).set(log["queued"])
+        for state, before in self._kept.items():
+            # Counters: what a worker has lost is not forgotten when it dies.
+            self._metrics.log_rows.labels(self._usecase, state).inc(log[state] - before)
+            self._kept[state] = log[state]
 
     def _observe_ages(self, scored: Scored) -> None:
         if scored.event_us is None or scored.server is None:
@@ -181,26 +232,32 @@ class UseCaseMetrics:
             if event:
                 self._age(view).observe(max(at - event, 0) / 1e6)
 
-    def _row(self, scored: Scored, outcome: str) -> Counter:
-        # Who was asked: a version whose answers the rules had to give is seen here.
-        key = (scored.arm, 0 if scored.server is None else scored.server.model.version, outcome)
-        counter = self._rows.get(key)
-        if counter is None:
-            arm, version, _ = key
+    def _of(self, scored: Scored) -> _Asked:
+        version = 0 if scored.server is None else scored.server.model.version
+        asked = self._asked.get((scored.arm, version))
+        if asked is None:
             if version not in self._versions and len(self._versions) >= _VERSIONS:
                 label = "other"
             else:
                 self._versions.add(version)
                 label = str(version)
-            counter = self._rows[key] = self._metrics.rows.labels(
-                self._usecase, arm, label, outcome
+            labels = (self._usecase, scored.arm, label)
+            seconds = self._metrics.seconds
+            hops = () if scored.arm == _SHADOW else _HOPS
+            asked = self._asked[scored.arm, version] = _Asked(
+                labels, tuple(seconds.labels(*labels, hop) for hop in hops)
             )
-        return counter
+        return asked
 
-    def _reason(self, reason: str) -> Counter:
-        if reason not in self._reasons:
-            self._reasons[reason] = self._metrics.reasons.labels(self._usecase, reason)
-        return self._reasons[reason]
+    def _outcome(self, asked: _Asked, outcome: str) -> Counter:
+        if outcome not in asked.outcomes:
+            asked.outcomes[outcome] = self._metrics.rows.labels(*asked.labels, outcome)
+        return asked.outcomes[outcome]
+
+    def _reason(self, asked: _Asked, reason: str) -> Counter:
+        if reason not in asked.reasons:
+            asked.reasons[reason] = self._metrics.reasons.labels(*asked.labels, reason)
+        return asked.reasons[reason]
 
     def _age(self, view: str) -> Histogram:
         if view not in self._ages:

@@ -41,8 +41,19 @@ LAST_YEAR: Final = 2099
 milliseconds are noticed."""
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_AT: Final = re.compile(r" - at `\$(?:\[(\d+)\])?(?:\.([^`]*))?(?:\[.*)?`$")
-_NAMED: Final = re.compile(r"(Object missing required field|Object contains unknown field) `(.*)`$")
+
+# msgspec's messages quote what came, unescaped, so nothing is searched in them: their beginnings
+# and the path at their end are its own.
+_PATH: Final = " - at `$"
+_AT: Final = re.compile(r"(?:\[(\d+)\])?(?:\.(\w+))?`")
+"""What follows: rows are flat, so the path of a value is its row and its field."""
+_LONGEST_PATH: Final = 300
+_NAMED: Final = {
+    "Object missing required field `": "missing",
+    "Object contains unknown field `": "unknown field",
+}
+_LONGEST_MESSAGE: Final = 200
+"""Of what is repeated of msgspec's message, so that what was expected is still read after it."""
 
 
 class Batch:
@@ -137,7 +148,7 @@ class Requests:
             except msgspec.ValidationError as error:
                 with contextlib.suppress(msgspec.ValidationError):
                     msgspec.json.decode(body)  # what is broken further on is no JSON at all
-                raise self._invalid(str(error)) from None
+                raise self._invalid(str(error), batch=body.lstrip()[:1] == b"[") from None
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise RefusedError(NOT_JSON, f"the body is not JSON in UTF-8: {error}") from None
         except RecursionError:
@@ -155,7 +166,7 @@ class Requests:
         try:
             found = msgspec.convert(rows, list[self._row])  # type: ignore[name-defined]
         except msgspec.ValidationError as error:
-            raise self._invalid(str(error)) from None
+            raise self._invalid(str(error), batch=True) from None
         return self._batch(found, single=False)
 
     def column(self, batch: Batch, name: str) -> Column:
@@ -223,19 +234,26 @@ class Requests:
             found.append((since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds)
         return found
 
-    def _invalid(self, message: str) -> RefusedError:
-        """Return the refusal for msgspec's message, which ends with the path of the value."""
+    def _invalid(self, message: str, *, batch: bool) -> RefusedError:
+        """Return the refusal for msgspec's message, which ends with the path of the value.
+
+        Only the whole of a single object has no path: what looks like one after the name of a
+        field that it lacks, or that we do not know, is part of that name.
+        """
+        what = next((what for start, what in _NAMED.items() if message.startswith(start)), None)
         row, name = None, None
-        if at := _AT.search(message):
-            row = None if at[1] is None else int(at[1])
-            name = at[2]
-            message = message[: at.start()]
-        if named := _NAMED.search(message):
-            name = named[2][:LONGEST_STRING]
-            what = "missing" if "missing" in named[1] else "unknown field"
+        if what is None or batch:
+            start = message.rfind(_PATH, max(len(message) - _LONGEST_PATH, 0))
+            if start >= 0 and (at := _AT.fullmatch(message, start + len(_PATH))):
+                row = None if at[1] is None else int(at[1])
+                name = at[2]
+                message = message[:start]
+        if what is not None:
+            name = message.partition("`")[2][:-1][:LONGEST_STRING]
             return RefusedError(
                 INVALID, f"{name}: {what}; expected {self.expected(name)}", field=name, row=row
             )
+        message = message[:_LONGEST_MESSAGE]
         if name is not None:
             message = f"{name}: {message}; expected {self.expected(name)}"
         elif "length" in message:

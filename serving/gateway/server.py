@@ -51,6 +51,7 @@ class ModelServer:
         """Whether it has said that it is ready."""
         self._empty = _empty_inputs(model, inputs)
         self._index = {name: index for index, name in enumerate(model.features)}
+        self._view_of = {f.name: view.name for view in model.layout.views for f in view.fields}
         self._columns: dict[tuple[str, ...], npt.NDArray[np.intp]] = {}
         self._link = TritonLink(url, model.name, model.version)
         self._open = 0
@@ -64,6 +65,26 @@ class ModelServer:
             if name in self._index:
                 matrix[:, self._index[name]] = value
         return matrix, {name: np.full(rows, null) for name, null in self._empty.items()}
+
+    def put_defaults(
+        self,
+        matrix: Matrix,
+        missing: npt.NDArray[np.bool_],
+        views: tuple[str, ...],
+        defaults: Mapping[str, float],
+    ) -> None:
+        """Put the declared defaults into the inputs of views that some rows do not have.
+
+        Args:
+            matrix: The inputs [N, F].
+            missing: Which of the views a row lacks, [N, views].
+            views: Their names.
+            defaults: Value by feature; features without one are left.
+        """
+        for name, value in defaults.items():
+            view = self._view_of.get(name)
+            if view in views and name in self._index:
+                matrix[missing[:, views.index(view)], self._index[name]] = value
 
     def columns_of(self, views: tuple[str, ...]) -> npt.NDArray[np.intp]:
         """Return the numbers of some views in the layout's order."""

@@ -11,7 +11,7 @@ from typing import Any, Final
 from feature_repo.catalog import ServingCode
 from mlplatform.clients.redis_link import RedisLink
 from mlplatform.contracts import ServedModel
-from serving.gateway.admission import Admission, limit_of, units_of
+from serving.gateway.admission import Admission, units_of
 from serving.gateway.answer import Answer, Scored
 from serving.gateway.features import FeatureStore
 from serving.gateway.following import RouteFollower
@@ -41,9 +41,11 @@ class UseCaseService:
         control: The connection to Redis that requests do not use.
         log: Takes a row for each answer.
         metrics: Of this process.
+        failed: Told when a task that keeps this use case going has ended.
 
     Raises:
-        SpecError: The requests cannot be checked as the spec declares them.
+        SpecError: The requests cannot be checked as the spec declares them, or its largest batch
+            is too large.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class UseCaseService:
         control: RedisLink,
         log: PredictionLog,
         metrics: Metrics,
+        failed: Callable[[], None],
     ) -> None:
         self.spec = code.spec
         self.name = code.spec.name
@@ -62,9 +65,10 @@ class UseCaseService:
         self._code, self._gateway, self._store, self._rows = code, gateway, store, log
         self._scorer = Scorer(code, self.requests, store)
         self._follower = RouteFollower(self.name, gateway, control, self._make_server)
-        self._admission = Admission(limit_of(code.spec.serving))
+        self._admission = Admission.of(self.name, code.spec.serving)
         self._shadows: set[asyncio.Task[None]] = set()
         self._tasks: list[asyncio.Task[None]] = []
+        self._failed = failed
 
     async def start(self) -> None:
         """Begin to follow the route and to write the log.
@@ -73,11 +77,17 @@ class UseCaseService:
             ServiceError: The spill folder cannot be written.
         """
         await self._rows.start()
-        for work in (self._follower.follow(), self._follower.watch_servers(), self._watch()):
-            self._tasks.append(asyncio.create_task(work))
+        for name, work in (
+            ("following the route", self._follower.follow()),
+            ("watching the model servers", self._follower.watch_servers()),
+            ("measuring the state", self._watch()),
+        ):
+            task = asyncio.create_task(work, name=f"{name} of {self.name}")
+            task.add_done_callback(self._ended)
+            self._tasks.append(task)
 
     async def stop(self, seconds: float) -> None:
-        """End: when it returns, the log's rows are in Redis or on disk.
+        """End: when it returns, the log's rows are in Redis or on disk. None may come after.
 
         Args:
             seconds: Longest wait for the log.
@@ -85,8 +95,11 @@ class UseCaseService:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, *self._shadows, return_exceptions=True)
-        await self._follower.close()
-        await self._rows.drain(seconds)
+        try:
+            await self._follower.close()
+        finally:
+            await self._rows.drain(seconds)
+        self._refresh()  # what the last rows came to is counted too
 
     @property
     def ready(self) -> bool:
@@ -99,19 +112,28 @@ class UseCaseService:
         routing = self._follower.routing
         return () if routing is None else tuple(arm.server.model.version for arm in routing.arms)
 
+    def expect_room(self) -> None:
+        """Refuse a request before it is read or decoded where there is no room for it.
+
+        Raises:
+            RefusedError: Too much is open.
+        """
+        if self._admission.full:
+            raise _overloaded()
+
     async def score(self, batch: Batch, started_ns: int) -> list[Scored]:
         """Return the scores of all rows; `finish` must be called with them.
+
+        Args:
+            batch: The rows.
+            started_ns: When the request's call began, on the clock that measures latencies.
 
         Raises:
             RefusedError: Too much is open.
         """
         units = units_of(batch.rows)
         if not self._admission.enter(units):
-            raise RefusedError(
-                OVERLOADED,
-                "too many requests are open; try again after a second",
-                headers=[("retry-after", "1")],
-            )
+            raise _overloaded()
         try:
             return await self._scorer.score(
                 self._follower.routing, batch, time.time_ns() // 1000, started_ns
@@ -196,9 +218,26 @@ class UseCaseService:
 
     async def _watch(self) -> None:
         while True:
-            with contextlib.suppress(OSError):  # a full disk, with several workers
-                self.refresh()
+            self._refresh()
             await asyncio.sleep(_STATE_SECONDS)
+
+    def _refresh(self) -> None:
+        with contextlib.suppress(OSError):  # a full disk, with several workers
+            self.refresh()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Say that a task has ended that never should: what it keeps up to date would freeze."""
+        if not task.cancelled():
+            _log.critical("%s has ended", task.get_name(), exc_info=task.exception())
+            self._failed()
+
+
+def _overloaded() -> RefusedError:
+    return RefusedError(
+        OVERLOADED,
+        "too many requests are open; try again after a second",
+        headers=[("retry-after", "1")],
+    )
 
 
 def answers(parts: list[Scored]) -> list[Answer]:

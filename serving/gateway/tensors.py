@@ -149,7 +149,7 @@ def encode(
     for name, datatype, values in outputs:
         tensor: dict[str, Any] = {"name": name, "datatype": datatype, "shape": [len(values)]}
         if binary.get(name):
-            part = np.array(values, _DTYPES[datatype]).tobytes()
+            part = _bytes(datatype, values)
             tensor["parameters"] = {_SIZE: len(part)}
             parts.append(part)
         else:
@@ -157,6 +157,14 @@ def encode(
         described.append(tensor)
     header = _encode({**head, "outputs": described})
     return b"".join([header, *parts]), len(header) if parts else None
+
+
+def _bytes(datatype: str, values: list[Any]) -> bytes:
+    """Return values as a binary tensor; each text has its length in front."""
+    if datatype != BYTES:
+        return np.array(values, _DTYPES[datatype]).tobytes()
+    texts = [value.encode() for value in values]
+    return b"".join(part for text in texts for part in (_LENGTH.pack(len(text)), text))
 
 
 def wanted(request: Inference, names: Sequence[str]) -> dict[str, bool]:

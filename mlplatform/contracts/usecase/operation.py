@@ -58,7 +58,9 @@ class Serving(Contract):
         default=(), description="Feature views without which an answer is marked degraded."
     )
     defaults: dict[str, float] = Field(
-        default={}, description="Feature values while the online store is out of reach; else null."
+        default={},
+        description="Feature values where the online store is out of reach or a required "
+        "view is stale; without one a value is null.",
     )
 
 

@@ -69,6 +69,17 @@ def test_one_command_asks_for_all_rows_and_groups_and_for_a_shared_entity_once()
     assert (expected, 1) == (payload, replies)
 
 
+@pytest.mark.parametrize("key", [True, False, 1.0, np.True_, np.float64(1)])
+def test_a_key_that_equals_an_integer_is_not_taken_for_it(key: Any) -> None:
+    for keys in ((1, key), (0, key), (None, key), (key,)):
+        with pytest.raises(DataError, match="keys are text or integers"):
+            reader().command(ask(*keys), len(keys))
+
+
+def test_numpys_integers_and_texts_are_keys() -> None:
+    assert reader().command(ask(7, "a"), 2) == reader().command(ask(np.int64(7), np.str_("a")), 2)
+
+
 def test_rows_whose_keys_are_all_null_still_have_one_reply() -> None:
     payload, replies = reader().command(ask(None), 1)
     found = decode([[None]], None)

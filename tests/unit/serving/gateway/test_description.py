@@ -1,6 +1,9 @@
 """The gateway tells what it offers, how it is, and what it measures."""
 
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -9,12 +12,14 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from feature_repo import catalog
+from mlplatform.errors import SpecError
 from serving.gateway.admission import Admission, limit_of, units_of
 from serving.gateway.openapi import description
 from tests.unit.serving.gateway.conftest import Model, RedisProcess
 from tests.unit.serving.gateway.patient_gateway import patient
 from tests.unit.serving.gateway.stack import (
     AT_US,
+    ROOT,
     SCORE,
     USECASE,
     Gateway,
@@ -114,21 +119,21 @@ def test_it_says_that_it_lives_and_that_it_is_ready(gateway: Gateway) -> None:
 
 
 def test_requests_rows_and_hops_are_counted(gateway: Gateway) -> None:
-    labels = {"arm": "champion", "version": "3", "outcome": "scored"}
+    asked = {"arm": "champion", "version": "3"}
     before = [
         value(gateway, "requests_total", status="200"),
-        value(gateway, "rows_total", **labels),
-        value(gateway, "seconds_count", hop="total"),
-        value(gateway, "seconds_count", hop="features"),
+        value(gateway, "rows_total", **asked, outcome="scored"),
+        value(gateway, "seconds_count", **asked, hop="total"),
+        value(gateway, "seconds_count", **asked, hop="features"),
         value(gateway, "feature_age_seconds_count", view="carrier_delay"),
     ]
     gateway.score([request()] * 3)
     gateway.score(request())
     after = [
         value(gateway, "requests_total", status="200"),
-        value(gateway, "rows_total", **labels),
-        value(gateway, "seconds_count", hop="total"),
-        value(gateway, "seconds_count", hop="features"),
+        value(gateway, "rows_total", **asked, outcome="scored"),
+        value(gateway, "seconds_count", **asked, hop="total"),
+        value(gateway, "seconds_count", **asked, hop="features"),
         value(gateway, "feature_age_seconds_count", view="carrier_delay"),
     ]
 
@@ -136,12 +141,14 @@ def test_requests_rows_and_hops_are_counted(gateway: Gateway) -> None:
 
 
 def test_errors_and_reasons_are_counted(gateway: Gateway) -> None:
+    asked = {"arm": "champion", "version": "3"}
+
     def counted() -> list[float]:
         return [
             value(gateway, "requests_total", status="422"),
             value(gateway, "requests_total", status="415"),
-            value(gateway, "reasons_total", reason="stale:carrier_delay"),
-            value(gateway, "rows_total", arm="champion", version="3", outcome="degraded"),
+            value(gateway, "reasons_total", **asked, reason="stale:carrier_delay"),
+            value(gateway, "rows_total", **asked, outcome="degraded"),
         ]
 
     before = counted()
@@ -157,7 +164,7 @@ def test_the_state_is_measured(gateway: Gateway) -> None:
     assert 0 == value(gateway, "breaker", dependency="features")
     assert 0 == value(gateway, "breaker", dependency="champion")
     assert 0 == value(gateway, "in_flight")
-    wait_for(lambda: value(gateway, "log_rows", state="written") > 0)
+    wait_for(lambda: value(gateway, "log_rows_total", state="written") > 0)
 
 
 def test_there_is_a_bucket_at_each_budget(gateway: Gateway) -> None:
@@ -203,6 +210,48 @@ def test_a_batch_counts_for_more_than_one_request(rows: int, units: int) -> None
 def test_the_limit_is_what_is_open_at_the_peak_with_head_room() -> None:
     assert 200 * 0.05 * 8 == limit_of(SPEC.serving)
     assert 16 == limit_of(SPEC.serving.model_copy(update={"peak_qps": 1.0}))
+
+
+def test_a_spec_whose_largest_batch_fills_a_process_is_refused() -> None:
+    changes = {"peak_qps": 1.0, "max_rows": 512}
+    fits = SPEC.serving.model_copy(update=changes)
+
+    assert Admission.of(USECASE, fits).enter(units_of(512))
+    with pytest.raises(SpecError, match=r"flight_delay: .* max_rows to at most 512"):
+        Admission.of(USECASE, fits.model_copy(update={"max_rows": 513}))
+
+
+def test_a_gateway_with_such_a_spec_does_not_start() -> None:
+    code = """
+import dataclasses, sys
+from feature_repo import catalog
+from serving.gateway.__main__ import main
+code = catalog.load_serving("flight_delay")
+serving = code.spec.serving.model_copy(update={"max_rows": 4096})
+spec = code.spec.model_copy(update={"serving": serving})
+catalog.load_serving = lambda name: dataclasses.replace(code, spec=spec)
+sys.exit(main())
+"""
+    settings = {"MLPLATFORM_REDIS_URL": "redis://127.0.0.1:1/0"}
+    run = [sys.executable, "-c", code]
+    environment = os.environ | settings
+    ended = subprocess.run(
+        run, cwd=ROOT, env=environment, check=False, capture_output=True, text=True, timeout=30
+    )
+
+    assert 2 == ended.returncode
+    assert "max_rows 4096" in ended.stderr
+
+
+def test_a_process_is_full_where_no_request_fits() -> None:
+    admission = Admission(10)
+    found = []
+    for units in (9, 1):
+        admission.enter(units)
+        found.append(admission.full)
+    admission.leave(1)
+
+    assert [False, True, False] == [*found, admission.full]
 
 
 def test_one_request_is_always_taken_and_shadows_go_first() -> None:

@@ -68,10 +68,13 @@ def gateway(running: Gateway, stand_in: StandIn) -> Iterator[Gateway]:
 
 def ask(gateway: Gateway, **changes: Any) -> dict[str, Any]:
     """Ask for one score; whatever happens, it is answered within the budget."""
+    started = time.monotonic()
     reply = gateway.score(request(**changes))
+    waited_us = (time.monotonic() - started) * 1e6
 
     assert 200 == reply.status
     answer = dict(reply.json)
+    assert waited_us < BUDGET.total * 1000 + NOISE_US
     assert answer["latency"]["total_us"] < INSIDE_US + NOISE_US
     return answer
 

@@ -339,6 +339,24 @@ def test_a_hostile_request_is_answered_or_hung_up_on(
     assert 200 == gateway.score(request()).status
 
 
+@pytest.mark.parametrize(
+    "part",
+    [" - at `$[", " - at `$.x", "Object contains unknown field `", "Expected `"],
+    ids=["paths", "fields", "unknown fields", "types"],
+)
+@pytest.mark.parametrize("end", ["", "\n", "`"], ids=["", "and a line feed", "and a quote"])
+def test_a_name_made_of_a_parsers_messages_does_not_hold_up_the_worker(
+    gateway: Gateway, part: str, end: str
+) -> None:
+    name = part * (900_000 // len(part)) + end
+    body = msgspec.json.encode(request(**{name: 1}))
+    started = time.monotonic()
+    found = [statuses(exchange(gateway, post(body))), statuses(exchange(gateway, infer(body)))]
+
+    assert [[422], [400]] == found
+    assert time.monotonic() - started < 3  # it takes some milliseconds; quadratic, minutes
+
+
 def test_pipelined_requests_are_answered_in_order(gateway: Gateway) -> None:
     bodies = [msgspec.json.encode(request(request_id=f"p{number}")) for number in range(20)]
     payload = b"".join(head(length=len(body)) + body for body in bodies[:-1])

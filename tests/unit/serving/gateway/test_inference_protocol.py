@@ -1,5 +1,6 @@
 """The Open Inference Protocol, spoken by the client that the model server's makers ship."""
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,7 +15,8 @@ from tests.unit.serving.gateway.conftest import Model, RedisProcess
 from tests.unit.serving.gateway.stack import AT_US, USECASE, Gateway, request
 from tests.unit.serving.gateway.test_scoring import logged
 
-OUTPUTS = ("score", "decision", "version", "degraded", "fallback")
+OUTPUTS = ("score", "decision", "version", "degraded", "fallback", "epoch", "arm")
+TEXTS = {"arm"}
 
 
 @pytest.fixture(scope="module")
@@ -59,12 +61,15 @@ def test_an_existing_client_gets_what_the_other_path_answers(
     for name in OUTPUTS:
         values = found.as_numpy(name)
         assert (3,) == values.shape, name
+        if name in TEXTS:
+            values = np.char.decode(values.astype(np.bytes_))
         assert [answer[name] for answer in expected] == pytest.approx(values.tolist())
     assert [False, False, True] == found.as_numpy("degraded").tolist()
     head = found.get_response()
     assert ("mine", USECASE, "3") == (head["id"], head["model_name"], head["model_version"])
     types = {output["name"]: output["datatype"] for output in head["outputs"]}
-    assert ["FP32", "BOOL", "INT64", "BOOL", "BOOL"] == [types[name] for name in OUTPUTS]
+    expected_types = ["FP32", "BOOL", "INT64", "BOOL", "BOOL", "INT64", "BYTES"]
+    assert expected_types == [types[name] for name in OUTPUTS]
 
 
 def test_the_id_of_a_request_names_its_rows_in_the_log(
@@ -160,3 +165,46 @@ def test_microseconds_that_are_no_time_are_refused(triton_client: Any, moment: i
 
     with pytest.raises(InferenceServerException, match="scheduled_arrival"):
         triton_client.infer(USECASE, [*tensors, other])
+
+
+@pytest.mark.parametrize("kind", ["INT64", "FP64"])
+@pytest.mark.parametrize("value", [10**400, -(10**400), 10**4000], ids=["big", "small", "bigger"])
+@pytest.mark.parametrize("name", ["distance", "scheduled_arrival"])
+def test_numbers_beyond_every_type_are_refused_with_their_row(
+    gateway: Gateway, name: str, value: int, kind: str
+) -> None:
+    rows = [request(), request()]
+    found = [
+        {
+            "name": field,
+            "datatype": "INT64" if field == "distance" else "BYTES",
+            "shape": [2],
+            "data": [row[field] for row in rows],
+        }
+        for field in rows[0]
+    ]
+    for tensor in found:
+        if tensor["name"] == name:
+            first = 2475 if name == "distance" else AT_US
+            tensor |= {"datatype": kind, "data": [first, value]}
+    reply = gateway.send(
+        "POST", f"/v2/models/{USECASE}/infer", json.dumps({"inputs": found}).encode()
+    )
+
+    if (name, kind) == ("scheduled_arrival", "FP64"):
+        assert (400, ["error"]) == (reply.status, list(reply.json))
+    else:
+        assert 422 == reply.status
+        assert reply.json["error"].startswith("row 1: ")
+        assert name in reply.json["error"]
+
+
+def test_a_refusal_says_the_row(triton_client: Any) -> None:
+    rows = [request(), request(), request(origin="BOS")]
+    with pytest.raises(InferenceServerException, match="row 2: origin"):
+        triton_client.infer(USECASE, inputs(rows, binary=True))
+    numbers = client.InferInput("distance", (2,), "FP32")
+    numbers.set_data_from_numpy(np.array([100, np.nan], np.float32))
+    others = [t for t in inputs([request()] * 2, binary=True) if t.name() != "distance"]
+    with pytest.raises(InferenceServerException, match="row 1: input distance"):
+        triton_client.infer(USECASE, [*others, numbers])

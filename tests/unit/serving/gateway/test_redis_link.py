@@ -1,6 +1,7 @@
 """One connection that all share: pipelining, deadlines of callers, and every way it can break."""
 
 import asyncio
+import contextlib
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -292,6 +293,45 @@ def test_a_connection_that_breaks_the_protocol_is_given_up() -> None:
             assert b"fine" == await ask(link, "ECHO", "fine")
             with pytest.raises(ServiceError):
                 await ask(link, "ECHO", "again")
+
+    run(work())
+
+
+def test_closing_while_it_connects_leaves_no_connection() -> None:
+    async def work() -> None:
+        met, gone = asyncio.Event(), asyncio.Event()
+
+        async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            met.set()
+            with contextlib.suppress(ConnectionResetError):
+                await reader.read()  # until the client's end
+            gone.set()
+            writer.close()
+
+        async with await asyncio.start_server(say_nothing, "127.0.0.1", 0) as server:
+            link = RedisLink(f"redis://127.0.0.1:{_port(server)}", name="test")
+            await link.start()
+            await met.wait()
+            await link.close()
+            async with asyncio.timeout(5):
+                await gone.wait()
+
+    run(work())
+
+
+def test_an_error_that_nobody_expected_is_said_and_does_not_end_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def work() -> None:
+        name = "x" * 64  # no label of a host's name may be so long: neither OSError nor ours
+        link = RedisLink(f"redis://{name}.invalid:6379", name="test")
+        await link.start()
+        await until(lambda: "no connection" in caplog.text)
+        with pytest.raises(ServiceError, match="tried again by itself"):
+            link.send(encode("PING"), 1)
+        await link.close()
+
+        assert "Traceback" in caplog.text
 
     run(work())
 

@@ -107,6 +107,16 @@ INVALID = [
     pytest.param({"request_id": "x" * 129}, "request_id", "1 to 128", id="a long id"),
     pytest.param({"colour": "red"}, "colour", "unknown field", id="an unknown field"),
     pytest.param({"__class__": {}}, "__class__", "unknown field", id="a Python name"),
+    *(
+        pytest.param({name: 1}, name, "unknown field", id=f"a name like {name}")
+        for name in (
+            "x - at `$.distance",
+            "x` - at `$[0]",
+            "x` - at `$[0].distance",
+            "Object missing required field `dest",
+        )
+    ),
+    pytest.param({"origin": "x' - at `$.distance`"}, "origin", "one of", id="a value like a path"),
 ]
 
 
@@ -128,6 +138,16 @@ def test_in_a_batch_the_row_is_named_too(changes: dict[str, Any], field: str, sa
 
     assert (422, field, 2) == (error.status, error.field, error.row)
     assert said in str(error)
+
+
+def test_a_refusal_repeats_little_of_what_came() -> None:
+    long = "x" * 500_000
+    unknown = refusal(msgspec.json.encode(request(**{long: 1})))
+    value = refusal(msgspec.json.encode(request(origin=long)))
+
+    assert long[:256] == unknown.field
+    assert len(str(unknown)) <= 500
+    assert "one of EWR, JFK, LGA" in str(value)
 
 
 @pytest.mark.parametrize(

@@ -1,17 +1,31 @@
 """How a gateway follows its route: arms, epochs, shadows, and records that are no routes."""
 
+import asyncio
+import dataclasses
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
+from feature_repo import catalog
+from mlplatform.clients.redis_link import RedisLink
 from mlplatform.contracts import ServedModel
-from mlplatform.errors import DataError
+from mlplatform.contracts.usecase.data import ColumnRule
+from mlplatform.contracts.usecase.operation import RequestField
+from mlplatform.errors import DataError, SpecError
+from serving.gateway.answer import Scored
+from serving.gateway.features import FeatureStore
+from serving.gateway.request import Requests
+from serving.gateway.routing import Routing
+from serving.gateway.scoring import Scorer
+from serving.gateway.server import ModelServer
 from serving.route import RouteStore
 from tests.unit.serving.gateway.conftest import Model, RedisProcess
+from tests.unit.serving.gateway.patient_gateway import patient
 from tests.unit.serving.gateway.stack import (
     AT_US,
     USECASE,
@@ -229,6 +243,88 @@ def test_a_model_that_cannot_be_fed_is_refused_by_name(
     wait_for(lambda: "required views carrier_delay" in rollout.log())
 
     assert refused - 1 == epoch(gateway)
+
+
+@pytest.mark.parametrize(
+    ("key", "kind", "said"),
+    [
+        ("carrier", "float", "carrier is float"),
+        ("carrier", "timestamp", "carrier is timestamp"),
+        ("carrier", "integer", "carrier is integer, and it is the key of features by string"),
+        ("tailnum", "float", "tailnum is float"),
+    ],
+)
+def test_a_key_of_another_type_than_its_features_is_refused(
+    versions: list[ServedModel], key: str, kind: Any, said: str
+) -> None:
+    code = catalog.load_serving(USECASE)
+    fields = code.spec.serving.request | {key: RequestField(type=kind, optional=True)}
+    scorer_of(code, code.spec.serving.request).check(server_of(versions[0]))
+
+    with pytest.raises(SpecError, match=said):
+        scorer_of(code, fields).check(server_of(versions[0]))
+
+
+def test_a_text_is_no_key_of_features_by_number(versions: list[ServedModel]) -> None:
+    code = catalog.load_serving(USECASE)
+    tables = {
+        name: table.model_copy(
+            update={"columns": table.columns | {"carrier": ColumnRule(type="integer")}}
+        )
+        for name, table in code.spec.data.tables.items()
+    }
+    data = code.spec.data.model_copy(update={"tables": tables})
+    code = dataclasses.replace(code, spec=code.spec.model_copy(update={"data": data}))
+
+    with pytest.raises(SpecError, match="carrier is string, and it is the key of features by int"):
+        scorer_of(code, code.spec.serving.request).check(server_of(versions[0]))
+
+
+def scorer_of(code: catalog.ServingCode, fields: Any) -> Scorer:
+    """A scorer of a use case with other fields; it has a connection that is never made."""
+    serving = code.spec.serving.model_copy(update={"request": fields})
+    spec = code.spec.model_copy(update={"serving": serving})
+
+    async def make() -> Scorer:
+        store = FeatureStore(RedisLink("redis://127.0.0.1:1/0", name="none"))
+        return Scorer(dataclasses.replace(code, spec=spec), Requests(USECASE, serving), store)
+
+    return asyncio.run(make())
+
+
+def server_of(model: ServedModel, url: str = "http://127.0.0.1:1") -> ModelServer:
+    return ModelServer(url, model, catalog.load_serving(USECASE).request_inputs)
+
+
+def test_the_servers_of_a_split_batch_stay_open_until_its_last_row_is_scored(
+    servers: list[StandIn], versions: list[ServedModel]
+) -> None:
+    code = catalog.load_serving(USECASE)
+    requests = Requests(USECASE, code.spec.serving)
+    arms = (
+        ("champion", 0.5, servers[0].url, versions[0]),
+        ("challenger", 0.5, servers[1].url, versions[1]),
+    )
+    rows = [request(flight_key=entity) for entity in ENTITIES]
+
+    async def score() -> list[Scored]:
+        store = FeatureStore(RedisLink("redis://127.0.0.1:1/0", name="none"))
+        models = [server_of(model, url) for _, _, url, model in arms]
+        routing = Routing(route(*arms), models, None)
+        batch = requests.parse(msgspec.json.encode(rows))
+        work = asyncio.create_task(
+            Scorer(patient_code, requests, store).score(routing, batch, 0, 0)
+        )
+        await asyncio.sleep(0)  # its parts are made and have not begun
+        for model in models:
+            await model.retire()
+        return await work
+
+    patient_code = dataclasses.replace(code, spec=patient(code.spec))
+    parts = asyncio.run(score())
+
+    assert {"champion", "challenger"} == {part.arm for part in parts}
+    assert not any(part.fallback for part in parts)
 
 
 def test_the_shadow_sees_a_share_of_the_requests_and_nobody_sees_its_answers(

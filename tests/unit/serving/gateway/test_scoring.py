@@ -1,22 +1,49 @@
 """What a request is answered with while everything works, and what is logged of it."""
 
+import asyncio
+import dataclasses
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
+from feature_repo import catalog
+from mlplatform.clients.redis_link import RedisLink
 from mlplatform.contracts import Prediction
+from serving.gateway.admission import units_of
+from serving.gateway.answer import Scored
 from serving.gateway.assignment import entity_name
+from serving.gateway.features import FeatureStore
+from serving.gateway.request import Requests
+from serving.gateway.scoring import Scorer
 from tests.unit.serving.gateway.conftest import Model, RedisProcess
+from tests.unit.serving.gateway.planted_gateway import (
+    BREAKS,
+    DEFAULTS,
+    MAX_ROWS,
+    REQUEST_FAILS,
+    RULES_FAIL,
+)
 from tests.unit.serving.gateway.stack import (
     AT_US,
+    SCORE,
     USECASE,
     Gateway,
     Store,
     request,
+    route,
     wait_for,
 )
+from tests.unit.serving.gateway.stand_in import StandIn
+from tests.unit.serving.gateway.test_description import value
 from usecases.flight_delay.features import FEATURES
 
 MINUTE = 60_000_000
@@ -174,3 +201,207 @@ def test_in_a_batch_only_the_rows_without_features_are_degraded(gateway: Gateway
 
 def test_a_view_that_is_not_required_may_be_missing(gateway: Gateway) -> None:
     assert not gateway.score(request(dest="XYZ")).json["degraded"]
+
+
+def by_rules(rules: Any) -> Scored:
+    """What comes of a request without a route, under other rules."""
+    code = dataclasses.replace(catalog.load_serving(USECASE), rules=rules)
+    requests = Requests(USECASE, code.spec.serving)
+
+    async def score() -> list[Scored]:
+        store = FeatureStore(RedisLink("redis://127.0.0.1:1/0", name="none"))
+        batch = requests.parse(msgspec.json.encode([request(), request()]))
+        return await Scorer(code, requests, store).score(None, batch, 0, 0)
+
+    (scored,) = asyncio.run(score())
+    return scored
+
+
+@pytest.mark.parametrize("scores", [[0.25, 1.0], np.array([0.25, 1]), (0.25, True)])
+def test_what_rules_answer_is_taken_as_float32(scores: Any) -> None:
+    scored = by_rules(lambda _: scores)
+
+    assert [0.25, 1.0] == scored.scores.tolist()
+    assert [("no_route",)] * 2 == scored.reasons
+
+
+@pytest.mark.parametrize(
+    "scores",
+    [
+        pytest.param([0.5], id="too few"),
+        pytest.param([0.5] * 3, id="too many"),
+        pytest.param(0.5, id="one number"),
+        pytest.param([[0.5, 0.5]], id="another shape"),
+        pytest.param([0.5, np.nan], id="NaN"),
+        pytest.param([0.5, 1.5], id="more than 1"),
+        pytest.param([-0.1, 0.5], id="less than 0"),
+        pytest.param([0.5, 1e300], id="beyond float32"),
+        pytest.param(None, id="nothing"),
+        pytest.param(["high", "low"], id="words"),
+    ],
+)
+def test_rules_that_answer_no_scores_are_replaced_by_the_last_score(scores: Any) -> None:
+    scored = by_rules(lambda _: scores)
+
+    assert [0.0, 0.0] == scored.scores.tolist()
+    assert [False, False] == scored.decisions.tolist()
+    assert [("no_route", "rules_failed")] * 2 == scored.reasons
+    assert scored.fallback
+
+
+@pytest.fixture(scope="module")
+def stand_in() -> Iterator[StandIn]:
+    with StandIn() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def planted(
+    module_redis: RedisProcess, module_path: Path, champion: Model, stand_in: StandIn
+) -> Iterator[Gateway]:
+    """A gateway whose use case fails where a request says so."""
+    with closing(Store(module_redis.url)) as store:
+        store.publish(route(("champion", 1.0, stand_in.url, champion.served)))
+        store.features(champion.served, request(), AT_US)
+    gateway = Gateway(
+        module_path, module_redis.url, module="tests.unit.serving.gateway.planted_gateway"
+    )
+    gateway.start()
+    yield gateway
+    gateway.kill()
+
+
+def ask(gateway: Gateway, **changes: Any) -> dict[str, Any]:
+    reply = gateway.score(request(**changes))
+
+    assert 200 == reply.status
+    return dict(reply.json)
+
+
+def works(answer: dict[str, Any]) -> bool:
+    return not answer["reasons"]
+
+
+def test_a_request_is_answered_where_the_model_and_the_rules_fail(
+    planted: Gateway, stand_in: StandIn
+) -> None:
+    stand_in.mode = "refuse"
+    answer = ask(planted, distance=RULES_FAIL, tailnum="N98765")
+    stand_in.mode = "good"
+
+    expected = (0.0, False, "rules", True, ["inference_down", "rules_failed"])
+    names = ("score", "decision", "arm", "fallback", "reasons")
+    assert expected == tuple(answer[name] for name in names)
+    said = planted.log.read_text()
+    assert "rules of flight_delay failed: KeyError in" in said
+    assert "N98765" not in said  # the log is no place for what clients send
+
+
+def test_request_features_that_fail_have_their_own_reason(planted: Gateway) -> None:
+    answer = ask(planted, distance=REQUEST_FAILS, scheduled_arrival="2013-06-01T21:12:34Z")
+
+    expected = (["request_features_failed"], True, False, "champion")
+    assert expected == tuple(answer[n] for n in ("reasons", "degraded", "fallback", "arm"))
+    said = planted.log.read_text()
+    assert "request-time features of flight_delay failed: ValueError in" in said
+    assert "21:12:34" not in said
+
+
+def test_declared_defaults_stand_for_a_required_view_that_a_row_lacks(
+    planted: Gateway, module_redis: RedisProcess
+) -> None:
+    rows = [request(), request(carrier="ZZ", dest="XYZ"), request()]
+    sent = [row | {"request_id": f"lacks-{number}"} for number, row in enumerate(rows)]
+    answers = planted.score(sent).json
+    vectors = [vector(*logged(module_redis, f"lacks-{number}")) for number in range(3)]
+
+    assert [[], ["stale:carrier_delay"], []] == [answer["reasons"] for answer in answers]
+    assert [1.0, 0.25, 1.0] == [found["carrier_late_rate_7d"] for found in vectors]
+    assert np.isnan(vectors[1]["carrier_late_rate_24h"])  # has no default
+    assert np.isnan(vectors[1]["route_late_rate_30d"])  # its view is not required
+
+
+def test_declared_defaults_stand_for_features_that_cannot_be_read(
+    planted: Gateway, module_redis: RedisProcess
+) -> None:
+    module_redis.signal(signal.SIGSTOP)
+    try:
+        answer = ask(planted, request_id="unread")
+    finally:
+        module_redis.signal(signal.SIGCONT)
+    found = vector(*logged(module_redis, "unread"))
+
+    assert ["features_late"] == answer["reasons"]
+    assert DEFAULTS == {name: found[name] for name in DEFAULTS}
+    assert np.isnan(found["temp"])
+    assert 2475.0 == found["distance_miles"]
+    wait_for(lambda: works(ask(planted)))
+
+
+def test_an_answer_that_cannot_be_made_is_counted_and_has_the_protocols_shape(
+    planted: Gateway,
+) -> None:
+    inputs = [
+        {
+            "name": name,
+            "datatype": "INT64" if name == "distance" else "BYTES",
+            "shape": [1],
+            "data": [content],
+        }
+        for name, content in request().items()
+    ]
+    body = msgspec.json.encode({"inputs": inputs, "id": BREAKS})
+    before = value(planted, "requests_total", status="500")
+    reply = planted.send("POST", f"/v2/models/{USECASE}/infer", body)
+
+    assert (500, {"error": "the request could not be answered"}) == (reply.status, reply.json)
+    assert before + 1 == value(planted, "requests_total", status="500")
+
+
+def test_the_total_counts_from_before_the_body_is_read(gateway: Gateway) -> None:
+    body = msgspec.json.encode(request())
+    pause = 0.3
+    with socket.create_connection(("127.0.0.1", gateway.port), timeout=8) as connection:
+        connection.sendall(_head(len(body)))
+        time.sleep(pause)
+        connection.sendall(body)
+        received = connection.recv(65536)
+
+    latency = msgspec.json.decode(received.partition(b"\r\n\r\n")[2])["latency"]
+    assert latency["total_us"] > pause * 0.9e6
+
+
+def test_a_busy_process_refuses_a_large_body_before_it_comes(
+    planted: Gateway, stand_in: StandIn
+) -> None:
+    stand_in.mode = "hang"
+    batch = threading.Thread(target=planted.score, args=([request()] * MAX_ROWS,))
+    batch.start()
+    try:
+        wait_for(lambda: value(planted, "in_flight") == units_of(MAX_ROWS), seconds=1.5)
+        started = time.monotonic()
+        for length in (f"Content-Length: {500_000}", "Transfer-Encoding: chunked"):
+            with socket.create_connection(("127.0.0.1", planted.port), timeout=8) as connection:
+                connection.sendall(_head(length))
+                received = connection.recv(65536).lower()
+
+            assert received.startswith(b"http/1.1 429")
+            assert b"connection: close" in received
+            assert b"retry-after: 1" in received
+        waited = time.monotonic() - started
+        invalid = planted.send("POST", SCORE, b"nonsense", content_type="application/json")
+    finally:
+        stand_in.mode = "good"
+        batch.join()
+
+    assert waited < 1.5
+    assert 429 == invalid.status  # it was not decoded
+    wait_for(lambda: works(ask(planted)))
+
+
+def _head(length: int | str) -> bytes:
+    said = f"Content-Length: {length}" if isinstance(length, int) else length
+    return (
+        f"POST {SCORE} HTTP/1.1\r\nHost: gateway\r\nContent-Type: application/json\r\n"
+        f"{said}\r\n\r\n"
+    ).encode()
