@@ -19,9 +19,7 @@ NAME = "batch_scoring"
 def batch_scoring_pipeline(settings: PipelineSettings) -> Any:
     """Return the pipeline with its tasks placed as `settings` say."""
 
-    @dsl.pipeline(  # type: ignore[untyped-decorator]  # kfp's decorators have no types
-        name=NAME, description="Validate, then score a window with a registered model."
-    )
+    @dsl.pipeline(name=NAME, description="Validate, then score a window with a registered model.")
     def pipeline(usecase: str, model: str, start: str, end: str, output: str) -> None:
         """Score a window.
 

@@ -151,6 +151,7 @@ def test_a_sequence_that_comes_late_gets_a_new_number_instead_of_being_taken_for
 ) -> None:
     async def work() -> None:
         async with writing(redis.url, spill) as log:
+            await until(lambda: log.connected)
             early, late = log.next_sequence(), log.next_sequence()
             log.put(make_row(late))
             log.put(make_row(early, request_id="early"))
@@ -166,6 +167,7 @@ def test_a_row_that_cannot_be_packed_is_counted_and_does_not_stop_the_others(
 ) -> None:
     async def work() -> None:
         async with writing(redis.url, spill) as log:
+            await until(lambda: log.connected)
             log.put(make_row(1, request={"carrier": "\ud800"}))
             log.put(make_row(2, request={"number": 2**70}))
             log.put(make_row(3))
