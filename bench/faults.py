@@ -17,7 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
 
@@ -29,11 +29,12 @@ import uvloop
 from feature_repo import catalog, predictions
 from local.demo import interrupts
 from local.load import Answer, Client, open_loop
-from local.replay import DECODER, Scored
+from local.replay import scored_of
 from local.serving import Serving, serving
 from local.summary import Summary
-from local.traffic import Traffic, traffic
+from local.traffic import rfc3339, traffic
 from local.workspace import Workspace
+from serving.gateway.answer import Answer as Scored
 
 ALLOWANCE_MS: Final = 50.0
 """Beyond the total budget, while something is broken."""
@@ -107,9 +108,8 @@ FAULTS: Final = (
 
 def bodies(code: catalog.UseCaseCode, moment: datetime, prefix: str) -> Iterator[bytes]:
     """Yield requests without end: the flights after a moment, asked a minute after it."""
-    rows = traffic(code, moment, moment + timedelta(hours=3)).rows
-    known = [msgspec.json.decode(body) for body in Traffic(rows).bodies()]
-    at = (moment + timedelta(minutes=1)).astimezone(UTC).isoformat().replace("+00:00", "Z")
+    known = list(traffic(code, moment, moment + timedelta(hours=3)).events())
+    at = rfc3339(moment + timedelta(minutes=1))
     number = 0
     while True:
         request = known[number % len(known)]
@@ -164,9 +164,7 @@ def run(
     """Inject one fault under load and return what clients saw."""
     answers, injected = uvloop.run(_load(running, requests, fault, per_second, seconds))
     millis = np.array([answer.seconds * 1000 for answer in answers])
-    scored: list[Scored | None] = [
-        DECODER.decode(answer.body) if answer.status == 200 else None for answer in answers
-    ]
+    scored = [scored_of(answer) for answer in answers]
     after = [(a, s) for a, s in zip(answers, scored, strict=True) if s and a.due >= injected - 0.1]
     marks = [s for _, s in after if s.fallback or s.degraded]
     reasons = Counter(reason for s in marks for reason in s.reasons)

@@ -1,10 +1,10 @@
 """From what use cases declare to how it lies in the online store: layouts and placements.
 
 A layout belongs to a feature service: its views in groups that share their join keys, each group
-one string per entity (`feature_repo.packed`). The model registry keeps a model's layout, so that a
-gateway knows it without Feast. A placement is the same seen from a view: in which strings its rows
-are written, and where. A view has one for each service that it is in; `stamp` puts them on the
-views as a Feast tag, so that the registry carries them to whoever writes.
+one string per entity (`feature_repo.packed`). A route carries the layouts of its models, so that a
+gateway knows them without Feast. A placement is the same seen from a view: in which strings its
+rows are written, and where. A view has one for each service that it is in; `stamp` puts them on
+the views as a Feast tag, so that the registry carries them to whoever writes.
 
 It refuses what a packed value cannot hold, by name: text features, views without keys, and views
 that a service renames.
@@ -50,7 +50,7 @@ class Placement:
 
     def key(self, project: str, entity: bytes) -> bytes:
         """Return the Redis key of an entity's string."""
-        return f"packed:{project}:{self.fingerprint}:".encode() + entity
+        return packed.prefix(project, self.fingerprint) + entity
 
 
 def load(usecase: str) -> OnlineLayout:

@@ -230,7 +230,7 @@ def _groups(
         groups.append(
             _Group(
                 keys=group.keys,
-                prefix=packed.prefix(layout.project, group),
+                prefix=packed.prefix(layout.project, packed.fingerprint(group)),
                 size=size,
                 empty=bytes(size),
                 views=slice(first, first + len(sections)),

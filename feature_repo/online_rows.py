@@ -141,18 +141,10 @@ def from_frame(target: Target, project: str, rows: pl.DataFrame) -> list[Row]:
                 for member, value in zip(target.key_members, values, strict=True)
             ],
         )
-        fields = [target.hash_time, _timestamp(event[number])]
-        for name, column in zip(target.hash_fields, messages, strict=True):
-            fields += (name, column[number])
-        found.append(
-            Row(
-                entity=packed.entity(values) or b"",
-                hash_key=_hash_key(project, key),
-                fields=fields,
-                sections=tuple([place[number] for place in sections]),
-                times=(event[number], created[number]),
-            )
-        )
+        times = event[number], created[number]
+        held_messages = [column[number] for column in messages]
+        places = tuple([place[number] for place in sections])
+        found.append(_row(target, project, key, values, held_messages, places, times))
     return found
 
 
@@ -169,19 +161,33 @@ def from_protos(target: Target, project: str, data: Sequence[ProtoRow]) -> list[
     for number, (key, values, _, _) in enumerate(data):
         by_name = dict(zip(key.join_keys, key.entity_values, strict=True))
         held = [getattr(by_name[name], by_name[name].WhichOneof("val")) for name in target.keys]
-        fields = [target.hash_time, _timestamp(event[number])]
-        for name, slot in zip(target.hash_fields, target.slots, strict=True):
-            fields += (name, values[slot.name].SerializeToString())
-        found.append(
-            Row(
-                entity=packed.entity(held) or b"",
-                hash_key=_hash_key(project, key),
-                fields=fields,
-                sections=tuple([place[number] for place in sections]),
-                times=(event[number], created[number]),
-            )
-        )
+        times = event[number], created[number]
+        messages = [values[slot.name].SerializeToString() for slot in target.slots]
+        places = tuple([place[number] for place in sections])
+        found.append(_row(target, project, key, held, messages, places, times))
     return found
+
+
+def _row(
+    target: Target,
+    project: str,
+    key: Any,
+    entity: Sequence[str | int | None],
+    messages: Sequence[bytes],
+    sections: tuple[bytes, ...],
+    times: tuple[int, int],
+) -> Row:
+    fields = [target.hash_time, _timestamp(times[0])]
+    for name, message in zip(target.hash_fields, messages, strict=True):
+        fields += (name, message)
+    serialized: bytes = serialize_entity_key(key, entity_key_serialization_version=3)
+    return Row(
+        entity=packed.entity(entity) or b"",
+        hash_key=serialized + project.encode(),
+        fields=fields,
+        sections=sections,
+        times=times,
+    )
 
 
 def _sections(
@@ -193,11 +199,6 @@ def _sections(
     arrays = {slot.name: _array(columns[slot.name], slot.dtype) for slot in target.slots}
     times = np.array(event, dtype=np.int64), np.array(created, dtype=np.int64)
     return [packed.encode(place.section, arrays, *times) for place in target.placements]
-
-
-def _hash_key(project: str, key: Any) -> bytes:
-    serialized: bytes = serialize_entity_key(key, entity_key_serialization_version=3)
-    return serialized + project.encode()
 
 
 def typed(target: Target, rows: pl.DataFrame) -> pl.DataFrame:

@@ -26,7 +26,8 @@ from feast.infra.online_stores.redis import (
 from feature_repo import layout
 from feature_repo.online_rows import ProtoRow
 from feature_repo.online_writer import OnlineWriter
-from mlplatform.clients.redis_sync import Address, RedisSync, connect
+from mlplatform.clients.redis_protocol import Address
+from mlplatform.clients.redis_sync import RedisSync, connect
 from mlplatform.errors import SettingsError
 
 _SCAN: Final = 1000

@@ -19,7 +19,8 @@ from feast import FeatureView
 
 from feature_repo import layout, packed
 from feature_repo.online_rows import ProtoRow, Row, Target, event_of, from_frame, from_protos, typed
-from mlplatform.clients.redis_sync import RedisSync, encode
+from mlplatform.clients.redis_protocol import encode
+from mlplatform.clients.redis_sync import RedisSync
 from mlplatform.errors import ServiceError
 
 _CHUNK: Final = 100

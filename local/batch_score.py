@@ -26,11 +26,11 @@ from mlplatform.clients.registry import Registry
 from mlplatform.contracts import Window
 from mlplatform.errors import DataError, NotFoundError, PlatformError
 from mlplatform.settings import PipelineSettings, RegistrySettings
+from pipelines import batch_scoring
 from pipelines.compile import compile_all
 from pipelines.journal import Journal
 from pipelines.steps.batch_score import BatchScores
 
-_PIPELINE: Final = "batch_scoring"
 _ALIASES: Final = ("champion", "challenger")
 _DAY: Final = timedelta(days=1)
 
@@ -116,7 +116,7 @@ def _score(
         progress.say("start", f"{model} of {name}, {wanted.start:%Y-%m-%d %H:%M} to "
                      f"{wanted.end:%Y-%m-%d %H:%M} UTC")  # fmt: skip
         packages = compile_all(workspace.packages, PipelineSettings.load())
-        (package,) = (path for path in packages if path.stem == _PIPELINE)
+        (package,) = (path for path in packages if path.stem == batch_scoring.NAME)
         values = {
             "model": model,
             "start": wanted.start.isoformat(),
@@ -124,7 +124,7 @@ def _score(
             "output": str(out),
         }
         arguments = [part for item in values.items() for part in ("--set", "=".join(item))]
-        log = workspace.root / f"{_PIPELINE}.log"
+        log = workspace.root / f"{batch_scoring.NAME}.log"
         ran = run_pipeline(progress, workspace, package, name, arguments, server.url, log)
     journal = Journal(str(workspace.data), name, ran).read()
     scores = found(journal, log)

@@ -15,6 +15,7 @@ import polars as pl
 from feature_repo import ingest
 from feature_repo import store as stores
 from feature_repo.catalog import UseCaseCode
+from feature_repo.inputs import with_inputs
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,10 @@ def _joined(code: UseCaseCode, ids: pl.Series, root: Path, end: datetime) -> pl.
     stores.apply(store)
     ingest.write_features(name, store, raw, until)
     labels = code.labels(raw).filter(pl.col("request_id").is_in(ids.implode()))
-    joined = stores.join_features(store, code.spec.feature_service, labels)
-    computed = code.request({column: joined[column].to_numpy() for column in code.request_inputs})
-    return joined.with_columns(
-        pl.Series(column, values, dtype=pl.Float32) for column, values in computed.items()
+    service = code.spec.feature_service
+    return with_inputs(
+        labels,
+        join=lambda rows: stores.join_features(store, service, rows),
+        request=code.request,
+        request_inputs=code.request_inputs,
     )

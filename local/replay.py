@@ -28,27 +28,13 @@ from feature_repo import catalog, stream
 from feature_repo import store as stores
 from local.load import Answer, Client, open_loop
 from local.traffic import Traffic, traffic
+from serving.gateway.answer import Answer as Scored
 
 _REPORT_SECONDS: Final = 0.5
 _RECENT: Final = 1000
 """Answers over which the running percentiles are taken."""
 _OK: Final = 200
 HOPS: Final = ("features_us", "inference_us", "decision_us", "total_us")
-
-
-class Scored(msgspec.Struct):
-    """The parts of a gateway's answer that the ledger keeps."""
-
-    request_id: str
-    version: int
-    arm: str
-    epoch: int
-    score: float
-    decision: bool
-    degraded: bool
-    fallback: bool
-    reasons: list[str]
-    latency: dict[str, int]
 
 
 @dataclass
@@ -74,7 +60,7 @@ class Tally:
             self.degraded += scored.degraded
             self.fallback += scored.fallback
             self.positive += scored.decision
-            hops = (scored.latency[hop] / 1000 for hop in HOPS)
+            hops = (getattr(scored.latency, hop) / 1000 for hop in HOPS)
             self.recent.append((answer.seconds * 1000, *hops))
         elif answer.status:
             self.refused += 1
@@ -211,7 +197,7 @@ def ledger(requests: Traffic, answers: list[Answer]) -> pl.DataFrame:
             )
         ),
         *(
-            pl.Series(hop, [s.latency[hop] if s else None for s in scored], dtype=pl.Int64)
+            pl.Series(hop, [getattr(s.latency, hop) if s else None for s in scored], dtype=pl.Int64)
             for hop in HOPS
         ),
     )

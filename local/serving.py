@@ -33,6 +33,7 @@ from mlplatform.contracts import Arm, Decision, ModelRef, Route, ServedModel
 from mlplatform.errors import NotFoundError, ServiceError, shorten
 from mlplatform.ledger import Ledger
 from mlplatform.settings import RegistrySettings
+from serving.predictions import stream
 from serving.route import RouteStore
 from serving.triton.export import Export, export
 
@@ -162,7 +163,7 @@ def _first_champion(workspace: Workspace, registry: Registry, ref: ModelRef) -> 
 def _start_over(redis_url: str, usecase: str, environment: dict[str, str]) -> None:
     """Empty Redis of another moment's features; rows of the log that are left go to the archive."""
     redis = connect(redis_url)
-    if redis.execute("XLEN", f"predictions:{usecase}"):
+    if redis.execute("XLEN", stream.key(usecase)):
         command = [sys.executable, "-m", "serving.predictions", "--once"]
         try:
             subprocess.run(command, env=environment, check=True, capture_output=True, text=True)

@@ -31,11 +31,15 @@ class Traffic:
         """Event time of each request, microseconds since 1970."""
         return self.rows[_TIME].dt.epoch("us").to_list()
 
-    def bodies(self) -> Iterator[bytes]:
-        """Yield the JSON body of each request."""
+    def events(self) -> Iterator[dict[str, Any]]:
+        """Yield the fields of each request, as JSON has them."""
         names = self.rows.columns
         for row in self.rows.iter_rows():
-            yield msgspec.json.encode(dict(zip(names, map(_plain, row), strict=True)))
+            yield dict(zip(names, map(_plain, row), strict=True))
+
+    def bodies(self) -> Iterator[bytes]:
+        """Yield the JSON body of each request."""
+        yield from map(msgspec.json.encode, self.events())
 
 
 def traffic(code: UseCaseCode, start: datetime, end: datetime) -> Traffic:
@@ -60,7 +64,10 @@ def traffic(code: UseCaseCode, start: datetime, end: datetime) -> Traffic:
     return Traffic(rows)
 
 
+def rfc3339(moment: datetime) -> str:
+    """Return a time as requests carry it: UTC, ending in Z."""
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
 def _plain(value: Any) -> Any:
-    if isinstance(value, datetime):
-        return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
-    return value
+    return rfc3339(value) if isinstance(value, datetime) else value

@@ -58,7 +58,7 @@ def bare(world: data.World) -> Read:
 
     client = redis.Redis.from_url(world.url)
     group = world.layout.groups[0]
-    prefix = packed.prefix(world.layout.project, group)
+    prefix = packed.prefix(world.layout.project, packed.fingerprint(group))
     names = [prefix + (packed.entity([number]) or b"") for number in range(world.entities)]
 
     def read(ids: list[int]) -> Any:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from bench.serving.floor import floor_key
 from feature_repo.catalog import UseCaseCode
 from feature_repo.online import OnlineReader
-from local.traffic import Traffic, traffic
+from local.traffic import Traffic, rfc3339, traffic
 from mlplatform.clients.redis_sync import connect
 from mlplatform.contracts import ServedModel
 
@@ -67,8 +67,8 @@ def requests(
     """
     rows = traffic(code, moment, moment + timedelta(hours=HOURS)).rows.head(limit)
     asked = moment.astimezone(UTC) + timedelta(minutes=1)
-    at = asked.isoformat().replace("+00:00", "Z")
-    events = [msgspec.json.decode(body) for body in Traffic(rows).bodies()]
+    at = rfc3339(asked)
+    events = list(Traffic(rows).events())
     for event in events:
         del event["request_id"]  # the gateway gives each request its own
         event["event_timestamp"] = at

@@ -10,7 +10,8 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from mlplatform.clients.redis_link import RedisLink, encode
+from mlplatform.clients.redis_link import RedisLink
+from mlplatform.clients.redis_protocol import encode
 
 
 class Floor:

@@ -16,12 +16,11 @@ import logging
 import socket
 import ssl
 from collections import deque
-from collections.abc import Callable
 from typing import Any, Final, cast
-from urllib.parse import unquote, urlsplit
 
 import hiredis
 
+from mlplatform.clients.redis_protocol import NOTHING, Address, encode
 from mlplatform.errors import ServiceError, shorten
 
 _FIRST_PAUSE_SECONDS: Final = 0.02
@@ -35,15 +34,7 @@ _UNACKNOWLEDGED_MS: Final = 10_000
 """Silence after which the kernel probes the peer, and unacknowledged bytes that end a connection:
 a peer that vanished without a word (a lost machine) is noticed in about ten seconds."""
 
-_NOTHING: Final = object()
-_pack: Final = cast("Callable[[tuple[bytes | str | float, ...]], bytes]", hiredis.pack_command)
-"""Its stub asks for a tuple of one part."""
 _log: Final = logging.getLogger(__name__)
-
-
-def encode(*parts: bytes | str | float) -> bytes:
-    """Return one command as it goes over the wire."""
-    return _pack(parts)
 
 
 def _refusal(text: str) -> ServiceError:
@@ -57,20 +48,21 @@ class RedisLink:
         url: redis://[user:password@]host:port[/db], or rediss:// for TLS.
         name: What the server shows for this connection in CLIENT LIST; also names it in messages.
         limit: Replies that may be outstanding; beyond it `send` refuses.
+
+    Raises:
+        ServiceError: The URL is not understood.
     """
 
     def __init__(self, url: str, *, name: str, limit: int = 10_000) -> None:
-        parts = urlsplit(url)
-        self._host, self._port = parts.hostname or "127.0.0.1", parts.port or 6379
-        self._tls = ssl.create_default_context() if parts.scheme == "rediss" else None
+        address = Address.of(url)
+        self._host, self._port = address.host, address.port
+        self._tls = ssl.create_default_context() if address.tls else None
         self._name, self._limit = name, limit
-        self._greeting = [encode("CLIENT", "SETNAME", name)]
-        if parts.path.strip("/"):
-            self._greeting.insert(0, encode("SELECT", parts.path.strip("/")))
-        if parts.password:
-            user = [unquote(parts.username)] if parts.username else []
-            self._greeting.insert(0, encode("AUTH", *user, unquote(parts.password)))
-        self._greeting.append(encode("PING"))  # refused while the server loads its file
+        self._greeting = [
+            *address.greeting(),
+            encode("CLIENT", "SETNAME", name),
+            encode("PING"),  # refused while the server loads its file
+        ]
         self._wire: _Wire | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._trouble = "it was not started"
@@ -179,7 +171,7 @@ class _Wire(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._reader = hiredis.Reader(
-            protocolError=ServiceError, replyError=_refusal, notEnoughData=_NOTHING
+            protocolError=ServiceError, replyError=_refusal, notEnoughData=NOTHING
         )
         self._waiting: deque[tuple[asyncio.Future[list[Any]], int]] = deque()
         self._partial: list[Any] = []
@@ -209,7 +201,7 @@ class _Wire(asyncio.Protocol):
         reader, partial = self._reader, self._partial
         try:
             reader.feed(data)
-            while (reply := reader.gets()) is not _NOTHING:
+            while (reply := reader.gets()) is not NOTHING:
                 if not self._waiting:
                     self._end("it sent a reply that nobody asked for")
                     return

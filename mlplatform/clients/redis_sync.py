@@ -13,76 +13,16 @@ import contextlib
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final, Self, cast
-from urllib.parse import quote, unquote, urlsplit
+from collections.abc import Sequence
+from typing import Any, Final, Self
 
 import hiredis
 
+from mlplatform.clients.redis_protocol import NOTHING, Address, Part, encode
 from mlplatform.errors import ServiceError, shorten
-
-Part = bytes | str | int | float
-"""What a command is made of."""
 
 _CHUNK: Final = 1 << 18
 """Bytes read at once; a reply of 100 vectors is 50 kB."""
-
-_NOTHING: Final = object()
-_pack: Final = cast("Callable[[tuple[Part, ...]], bytes]", hiredis.pack_command)
-"""Its stub asks for a tuple of one part."""
-
-
-def encode(*parts: Part) -> bytes:
-    """Return one command as it goes over the wire."""
-    return _pack(parts)
-
-
-@dataclass(frozen=True)
-class Address:
-    """Where a Redis is and who asks."""
-
-    host: str
-    port: int = 6379
-    db: int = 0
-    user: str | None = None
-    password: str | None = field(default=None, repr=False)
-    tls: bool = False
-
-    @classmethod
-    def of(cls, url: str) -> Self:
-        """Return the address in redis://[user:password@]host:port[/db], rediss:// for TLS."""
-        advice = "write redis://[user:password@]host:port[/db], or rediss:// for TLS"
-        parts = urlsplit(url)
-        if parts.scheme not in {"redis", "rediss"} or not parts.hostname:
-            # The URL may hold a password: it is not shown.
-            raise ServiceError(f"the address of Redis has no scheme or no host: {advice}")
-        try:
-            return cls(
-                host=parts.hostname,
-                port=parts.port or 6379,
-                db=int(parts.path.strip("/") or 0),
-                user=unquote(parts.username) if parts.username else None,
-                password=unquote(parts.password) if parts.password else None,
-                tls=parts.scheme == "rediss",
-            )
-        except ValueError as error:
-            raise ServiceError(
-                f"port or database in the address of Redis is no number: {advice}"
-            ) from error
-
-    @property
-    def url(self) -> str:
-        """The address as a URL, with its password."""
-        who = (
-            f"{quote(self.user or '', safe='')}:{quote(self.password, safe='')}@"
-            if (self.password)
-            else ""
-        )
-        return f"redis{'s' if self.tls else ''}://{who}{self.host}:{self.port}/{self.db}"
-
-    def __str__(self) -> str:
-        return f"{self.host}:{self.port}/{self.db}"
 
 
 def connect(url: str, *, timeout_seconds: float = 10) -> "RedisSync":
@@ -130,7 +70,7 @@ class RedisSync:
         Raises:
             ServiceError: Redis refused it, or the connection broke; it may have run then.
         """
-        reply = self.exchange(_pack(command), 1)[0]
+        reply = self.exchange(encode(*command), 1)[0]
         if isinstance(reply, ServiceError):
             raise reply
         return reply
@@ -143,7 +83,7 @@ class RedisSync:
         """
         if not commands:
             return []
-        payload = b"".join([_pack(tuple(command)) for command in commands])
+        payload = b"".join([encode(*command) for command in commands])
         replies = self.exchange(payload, len(commands))
         for reply in replies:
             if isinstance(reply, ServiceError):
@@ -194,12 +134,7 @@ class RedisSync:
         if address.tls:
             context = ssl.create_default_context()
             self._socket = context.wrap_socket(raw, server_hostname=address.host)
-        greeting = []
-        if address.password:
-            user = [address.user] if address.user else []
-            greeting.append(encode("AUTH", *user, address.password))
-        if address.db:
-            greeting.append(encode("SELECT", address.db))
+        greeting = address.greeting()
         for reply in self._roundtrip(b"".join(greeting), len(greeting)) if greeting else ():
             if isinstance(reply, ServiceError):
                 raise reply
@@ -212,7 +147,7 @@ class RedisSync:
         reader = self._reader
         while len(found) < replies:
             reply = reader.gets()
-            if reply is not _NOTHING:
+            if reply is not NOTHING:
                 found.append(reply)
                 continue
             data = self._socket.recv(_CHUNK)
@@ -226,7 +161,7 @@ class RedisSync:
             # After a broken protocol the connection is as useless as a broken one.
             protocolError=ConnectionError,
             replyError=self._refused,
-            notEnoughData=_NOTHING,
+            notEnoughData=NOTHING,
         )
 
     def _refused(self, text: str) -> ServiceError:

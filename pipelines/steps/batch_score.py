@@ -17,22 +17,18 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-import numpy as np
 import polars as pl
 from pydantic import Field, ValidationError
 
+from feature_repo.inputs import Array, Join, with_inputs
 from mlplatform.contracts import Contract, Manifest, ModelRef, UseCase, UtcDatetime, Window
 from mlplatform.errors import DataError
 from pipelines.steps.onnx_scoring import Scorer
 from pipelines.steps.split import matrix
 
 _log: Final = logging.getLogger("mlplatform.batch_score")
-
-Array = np.ndarray[Any, Any]
-Join = Callable[[pl.DataFrame], pl.DataFrame]
-"""Rows in, the same rows in the same order with the service's features out."""
 
 _THREADS: Final = 1
 """Of onnxruntime: with more, sums over trees may differ in the last bit from run to run."""
@@ -103,17 +99,7 @@ def batch_score(
             f"{spec.name} has no prediction to score from {window.start:%Y-%m-%d %H:%M} to "
             f"{window.end:%Y-%m-%d %H:%M} UTC: {_span(labels)}; choose another window"
         )
-    joined = join(wanted)
-    if not joined["request_id"].equals(wanted["request_id"]):
-        raise DataError(
-            f"the join returned {joined.height:,} rows for {wanted.height:,} predictions, or in "
-            "another order: each must come out once; check the offline store"
-        )
-    computed = request({name: joined[name].to_numpy() for name in request_inputs})
-    rows = joined.with_columns(
-        pl.Series(name, values, dtype=pl.Float32, nan_to_null=True)
-        for name, values in computed.items()
-    )
+    rows = with_inputs(wanted, join=join, request=request, request_inputs=request_inputs)
     if absent := [name for name in manifest.features if name not in rows.columns]:
         raise DataError(
             f"{ref.name} version {ref.version} reads {', '.join(absent)}, which feature service "

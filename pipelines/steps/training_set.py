@@ -11,20 +11,15 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import polars as pl
 
+from feature_repo.inputs import Array, Join, with_inputs
 from mlplatform.contracts import TrainingSet, UseCase, Window
 from mlplatform.errors import DataError, LeakError
 from pipelines.steps.maturity import matured
 
 _log = logging.getLogger("mlplatform.training_set")
-
-Array = np.ndarray[Any, Any]
-Join = Callable[[pl.DataFrame], pl.DataFrame]
-"""Label rows in, the same rows in the same order with the service's features out."""
 
 
 def build_training_set(
@@ -62,18 +57,8 @@ def build_training_set(
             f"no label of {spec.name} had matured at {as_of:%Y-%m-%d %H:%M} UTC: "
             f"{labels.height:,} predictions are still open; run at a later time"
         )
-    joined = join(learnable)
-    if not joined["request_id"].equals(learnable["request_id"]):
-        raise DataError(
-            f"the join returned {joined.height:,} rows for {learnable.height:,} labels, or in "
-            "another order: each label row must come out once; check the offline store"
-        )
     features = [name for group in groups.values() for name in group]
-    computed = request({name: joined[name].to_numpy() for name in request_inputs})
-    rows = joined.with_columns(
-        pl.Series(name, values, dtype=pl.Float32, nan_to_null=True)
-        for name, values in computed.items()
-    )
+    rows = with_inputs(learnable, join=join, request=request, request_inputs=request_inputs)
     rows = rows.with_columns(pl.col(features).cast(pl.Float32))
     _refuse_empty(rows, features)
     keep = list(dict.fromkeys([*_own_columns(spec), *features]))

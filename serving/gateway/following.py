@@ -15,7 +15,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from mlplatform.clients.redis_link import RedisLink, encode
+from mlplatform.clients.redis_link import RedisLink
+from mlplatform.clients.redis_protocol import encode
 from mlplatform.contracts import Arm, Route, ServedModel, Shadow
 from mlplatform.errors import PlatformError, ServiceError, shorten
 from serving.gateway.routing import Routing

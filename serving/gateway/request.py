@@ -40,6 +40,7 @@ LAST_YEAR: Final = 2099
 """Of all times, by their own offset: past events can be replayed, and seconds mistaken for
 milliseconds are noticed."""
 
+_MOMENT_WORDS: Final = f"an RFC 3339 time with its zone, of the years {FIRST_YEAR} to {LAST_YEAR}"
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 # msgspec's messages quote what came, unescaped, so nothing is searched in them: their beginnings
@@ -191,7 +192,7 @@ class Requests:
     def expected(self, name: str) -> str:
         """Return what a field must be, in words."""
         if name == EVENT_TIME:
-            return f"an RFC 3339 time with its zone, of the years {FIRST_YEAR} to {LAST_YEAR}"
+            return _MOMENT_WORDS
         if name == REQUEST_ID:
             return f"a string of 1 to {LONGEST_ID} characters"
         field = self.fields.get(name)
@@ -336,7 +337,7 @@ def _type(field: RequestField) -> tuple[Any, ...]:
 
 def _words(field: RequestField) -> str:
     if field.type == "timestamp":
-        what = f"an RFC 3339 time with its zone, of the years {FIRST_YEAR} to {LAST_YEAR}"
+        what = _MOMENT_WORDS
     elif field.values:
         what = f"one of {', '.join(field.values)}"
     elif field.type == "string":

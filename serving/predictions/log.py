@@ -24,7 +24,8 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from mlplatform.clients.redis_link import RedisLink, encode
+from mlplatform.clients.redis_link import RedisLink
+from mlplatform.clients.redis_protocol import encode
 from mlplatform.contracts.prediction import Prediction
 from mlplatform.errors import DataError, ServiceError, shorten
 from serving.predictions import stream

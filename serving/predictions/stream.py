@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
-from mlplatform.clients.redis_link import encode
+from mlplatform.clients.redis_protocol import encode
 from mlplatform.contracts.prediction import Prediction
 from mlplatform.errors import ServiceError
 

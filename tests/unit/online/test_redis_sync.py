@@ -8,7 +8,8 @@ import pytest
 
 from feature_repo.online_store import connection_string, url
 from local.redis_server import free_port
-from mlplatform.clients.redis_sync import Address, RedisSync, connect, encode
+from mlplatform.clients.redis_protocol import Address, encode
+from mlplatform.clients.redis_sync import RedisSync, connect
 from mlplatform.errors import ServiceError, SettingsError
 
 

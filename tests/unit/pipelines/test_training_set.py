@@ -9,9 +9,10 @@ import polars as pl
 import pytest
 
 from feature_repo import catalog
+from feature_repo.inputs import Array
 from mlplatform.contracts import TrainingSet
 from mlplatform.errors import DataError, LeakError
-from pipelines.steps.training_set import Array, build_training_set, content_digest
+from pipelines.steps.training_set import build_training_set, content_digest
 
 SPEC = catalog.load("flight_delay").spec
 START = datetime(2013, 1, 1, tzinfo=UTC)

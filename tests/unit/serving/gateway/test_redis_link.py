@@ -13,7 +13,8 @@ import uvloop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlplatform.clients.redis_link import RedisLink, encode
+from mlplatform.clients.redis_link import RedisLink
+from mlplatform.clients.redis_protocol import encode
 from mlplatform.errors import ServiceError
 from tests.unit.serving.gateway.conftest import RedisProcess
 
