@@ -11,7 +11,8 @@ from typing import Final
 
 from pydantic import ValidationError
 
-from mlplatform.clients.redis_sync import connect, encode
+from mlplatform.clients.redis_protocol import encode
+from mlplatform.clients.redis_sync import connect
 from mlplatform.contracts import Route
 from mlplatform.errors import DataError, ServiceError, shorten
 
@@ -72,7 +73,7 @@ class RouteStore:
         return None if content is None else parse(usecase, content)
 
     def publish(self, route: Route) -> None:
-        """Replace the route; its epoch must be the next one, or any if there is none.
+        """Replace the route; its epoch must be a later one, or any if there is none.
 
         Publishing the same route again changes nothing, so a caller that got no reply may repeat.
 
@@ -92,7 +93,7 @@ class RouteStore:
         if known == route:
             self._redis.execute("UNWATCH")
             return
-        if known is not None and route.epoch != known.epoch + 1:
+        if known is not None and route.epoch <= known.epoch:
             self._redis.execute("UNWATCH")
             raise DataError(
                 f"the route of {route.usecase} is at epoch {known.epoch}, so epoch {route.epoch} "

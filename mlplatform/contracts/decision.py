@@ -6,7 +6,9 @@ from pydantic import Field, JsonValue
 
 from mlplatform.contracts.base import Contract, UtcDatetime
 
-DecisionKind = Literal["validation", "training_set", "gate", "registration", "run", "route"]
+DecisionKind = Literal[
+    "validation", "training_set", "gate", "registration", "run", "route", "rollout"
+]
 
 
 class Decision(Contract):

@@ -12,7 +12,7 @@ from pydantic_core import PydanticCustomError
 from mlplatform.contracts.base import Contract
 from mlplatform.contracts.usecase.contradictions import contradictions
 from mlplatform.contracts.usecase.data import DataRules, Split
-from mlplatform.contracts.usecase.operation import Cost, Monitoring, Rollout, Serving
+from mlplatform.contracts.usecase.operation import Cost, Monitoring, RolloutPlan, Serving
 from mlplatform.contracts.usecase.purpose import Entity, Goal, Label
 from mlplatform.contracts.usecase.training import Gate, Slices, Training
 
@@ -35,7 +35,7 @@ class UseCase(Contract):
     )
     slices: Slices
     serving: Serving
-    rollout: Rollout
+    rollout: RolloutPlan
     monitoring: Monitoring
     cost: Cost
 

@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import Final
 
 from mlplatform.contracts.usecase.data import ColumnRule, DataRules, Split
-from mlplatform.contracts.usecase.operation import Monitoring, Rollout, Serving
+from mlplatform.contracts.usecase.operation import Monitoring, RolloutPlan, Serving
 from mlplatform.contracts.usecase.purpose import Entity, Goal, Label
 from mlplatform.contracts.usecase.tables import Found, broken_column_rules, broken_table_rules
 from mlplatform.contracts.usecase.training import CandidateRule, Choice, Gate, Slices, Training
@@ -163,7 +163,7 @@ def _entities_differ(entities: tuple[Entity, ...], label: Label) -> Iterator[Fou
 
 
 def _assignment_unit_is_an_entity(
-    rollout: Rollout, entities: tuple[Entity, ...]
+    rollout: RolloutPlan, entities: tuple[Entity, ...]
 ) -> Iterator[Found]:
     names = [entity.name for entity in entities]
     if rollout.assignment_unit not in names:
@@ -174,7 +174,7 @@ def _assignment_unit_is_an_entity(
 
 
 def _requests_carry_every_key(
-    serving: Serving, entities: tuple[Entity, ...], rollout: Rollout
+    serving: Serving, entities: tuple[Entity, ...], rollout: RolloutPlan
 ) -> Iterator[Found]:
     if not serving.request:
         return  # scored in batches only
@@ -200,15 +200,21 @@ def _request_fields_can_be_checked(serving: Serving) -> Iterator[Found]:
             yield ("serving", "request", name, key), message
 
 
-def _weights_rise(rollout: Rollout) -> Iterator[Found]:
+def _weights_rise(rollout: RolloutPlan) -> Iterator[Found]:
     rising = all(low < high for low, high in pairwise(rollout.weights))
-    if not rising or not all(0 < weight <= 1 for weight in rollout.weights):
-        yield ("rollout", "weights"), "the shares must rise within (0, 1]; sort and correct them"
+    if not rising or not all(0 < weight < 1 for weight in rollout.weights):
+        yield (
+            ("rollout", "weights"),
+            (
+                "the shares must rise within (0, 1); sort and correct them (at 1 there is no "
+                "champion left to compare with: that is what promotion does)"
+            ),
+        )
     for metric in _repeated(guard.metric for guard in rollout.guardrails):
         yield ("rollout", "guardrails"), f"{metric} appears twice; keep one margin"
 
 
-def _rollout_ends_before_its_deadline(rollout: Rollout, label: Label) -> Iterator[Found]:
+def _rollout_ends_before_its_deadline(rollout: RolloutPlan, label: Label) -> Iterator[Found]:
     fixed = rollout.shadow_hours + rollout.soak_hours
     if fixed >= rollout.deadline_hours:
         yield (

@@ -64,23 +64,35 @@ class Serving(Contract):
     )
 
 
+GuardrailMetric = Literal[
+    "error_rate", "fallback_rate", "budget_overrun_rate", "decision_rate", "loss"
+]
+
+
 class Guardrail(Contract):
     """A live metric that a new version may not harm by more than its margin."""
 
-    metric: Literal["error_rate", "fallback_rate", "budget_overrun_rate", "decision_rate", "loss"]
-    margin: float = Field(gt=0, description="Absolute harm allowed.")
+    metric: GuardrailMetric
+    margin: float = Field(gt=0, le=1, description="Absolute harm allowed.")
 
 
-class Rollout(Contract):
+class RolloutPlan(Contract):
     """How a new version takes over traffic."""
 
     assignment_unit: str = Field(description="Entity whose salted hash picks the arm.")
     shadow_hours: float = Field(ge=0, description="Answers nobody sees, before the first step.")
+    shadow_share: float = Field(
+        default=1.0,
+        ge=0,
+        le=1,
+        description="Of requests shown to the new version besides, until its soak.",
+    )
     weights: tuple[float, ...] = Field(min_length=1, description="Canary share by step, rising.")
     min_exposure: int = Field(ge=1, description="Entities per arm before a step may end.")
     guardrails: tuple[Guardrail, ...] = Field(min_length=1)
     rollback_alpha: float = Field(gt=0, le=0.1, description="False-rollback rate.")
     promotion_alpha: float = Field(gt=0, le=0.1, description="False-promotion rate.")
+    stale_hours: float = Field(default=24, gt=0, description="Older evidence counts as none.")
     soak_hours: float = Field(ge=0, description="The old version stays warm this long.")
     deadline_hours: float = Field(gt=0, description="No evidence by then: hold, never promote.")
 
