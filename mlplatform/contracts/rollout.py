@@ -201,9 +201,7 @@ class Rollout(Contract):
     number: int = Field(ge=1, description="Counts the rollouts of the use case.")
     challenger: Version
     champion: Version = Field(description="What served before; stays warm until promotion.")
-    plan: RolloutPlan = Field(
-        description="The spec's when it started; a later one is ignored."
-    )
+    plan: RolloutPlan = Field(description="The spec's when it started; a later one is ignored.")
     phase: Phase = "pending"
     step: int = Field(default=0, ge=0, description="Of the plan's weights, in phase canary.")
     paused: bool = False

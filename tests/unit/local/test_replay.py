@@ -28,6 +28,7 @@ def requests(code: catalog.UseCaseCode) -> Traffic:
 def answer(index: int, status: int = 200, **changed: object) -> Answer:
     body = {
         "request_id": "r",
+        "model": "flight_delay",
         "version": 1,
         "arm": "champion",
         "epoch": 1,
