@@ -11,6 +11,12 @@ AS_OF ?=
 START ?=
 END ?=
 RATE ?= 200
+VERSION ?=
+REASON ?=
+AGAIN ?=
+WATCH ?=
+# Through the environment: whatever a reason holds, no shell reads it.
+export REASON
 
 BOOTSTRAP := .bootstrap
 # uv on PATH when there is one, else one of our own: a bare machine needs only Python.
@@ -52,6 +58,42 @@ demo: setup ## Train, gate and register a model on real flights, serve it, repla
 .PHONY: serve
 serve: setup ## Serve the model on this machine until Ctrl-C; prints a request that works
 	@$(BIN)/python -m local.serve --usecase $(USECASE) $(if $(AS_OF),--as-of $(AS_OF))
+
+.PHONY: rollout
+rollout: setup ## Roll a version out while it is served: VERSION= (newest), REASON=, AGAIN=1
+	@$(BIN)/python -m local.rollout rollout --usecase $(USECASE) $(if $(VERSION),--version $(VERSION)) $(if $(AGAIN),--again) --reason "$$REASON"
+
+.PHONY: status
+status: setup ## How far the rollout is: traffic, evidence, what it waits for; WATCH=1 stays
+	@$(BIN)/python -m local.rollout status --usecase $(USECASE) $(if $(WATCH),--watch)
+
+.PHONY: promote
+promote: setup ## Send the new version on to its soak, or end the soak, without further evidence
+	@$(BIN)/python -m local.rollout promote --usecase $(USECASE) --reason "$$REASON"
+
+.PHONY: rollback
+rollback: setup ## Give all traffic back to the version before, also after a promotion
+	@$(BIN)/python -m local.rollout rollback --usecase $(USECASE) --reason "$$REASON"
+
+.PHONY: abort
+abort: setup ## End the rollout: no traffic for the new version
+	@$(BIN)/python -m local.rollout abort --usecase $(USECASE) --reason "$$REASON"
+
+.PHONY: pause
+pause: setup ## Stay in this step; harm still ends the rollout
+	@$(BIN)/python -m local.rollout pause --usecase $(USECASE) --reason "$$REASON"
+
+.PHONY: resume
+resume: setup ## Go on after a pause
+	@$(BIN)/python -m local.rollout resume --usecase $(USECASE) --reason "$$REASON"
+
+.PHONY: why
+why: setup ## The story of a version, from the ledger: VERSION=
+	@$(BIN)/python -m local.rollout why --usecase $(USECASE) --version $(or $(VERSION),$(error name the version: make why VERSION=2))
+
+.PHONY: experiment
+experiment: setup ## Plan or read an A/B experiment: ARGS="size --baseline 0.2 --effect 0.01", ARGS=read
+	@$(BIN)/python -m local.experiment $(or $(ARGS),--help)
 
 .PHONY: batch-score
 batch-score: setup ## Score a window with the registered model, to Parquet (after `make demo`)
@@ -108,6 +150,10 @@ bench-serving: setup ## Feature reads and whole requests beside Feast and MLflow
 .PHONY: bench-faults
 bench-faults: setup ## Kill, stop and pause the servers under 100 requests/s (after `make demo`)
 	@$(BIN)/python -m bench.faults
+
+.PHONY: bench-rollout
+bench-rollout: setup ## Simulated rollouts, 10,000 of each class, beside Argo's and Flagger's rules
+	@$(BIN)/python -m bench.rollout
 
 ##@ Clean up
 .PHONY: clean

@@ -27,7 +27,7 @@ import polars as pl
 import uvloop
 
 from feature_repo import catalog, predictions
-from local.demo import interrupts
+from local.interrupts import interrupts
 from local.load import Answer, Client, open_loop
 from local.replay import scored_of
 from local.serving import Serving, serving

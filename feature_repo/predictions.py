@@ -11,7 +11,8 @@ It writes nothing and needs no server.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -57,6 +58,11 @@ SCHEMA: Final[Mapping[str, pl.DataType]] = MappingProxyType(
 _NAME: Final = re.compile(r"part-(\d+)-(\d+)\.parquet")
 _ATTEMPTS: Final = 5
 """To read while files are merged away: a merge takes longer than listing and opening."""
+_DAMAGE: Final = (
+    pl.exceptions.PolarsError,
+    pl.exceptions.PanicException,  # of 3,000 files with changed bytes 6 made Polars panic
+    OSError,
+)
 
 
 def part_name(first: int, last: int) -> str:
@@ -70,9 +76,19 @@ def commits_of(part: Path) -> tuple[int, int] | None:
     return (int(found[1]), int(found[2])) if found else None
 
 
-def hours(root: str | Path, usecase: str) -> list[Path]:
-    """Return the folders of a use case's hours, oldest first."""
-    return sorted((Path(root) / usecase).glob("date=*/hour=*"))
+def hours(root: str | Path, usecase: str, since: datetime | None = None) -> list[Path]:
+    """Return the folders of a use case's hours, oldest first.
+
+    Args:
+        root: Folder of the archive.
+        usecase: Whose hours.
+        since: Leave out hours that had ended by then; None: none.
+    """
+    found = sorted((Path(root) / usecase).glob("date=*/hour=*"))
+    if since is None:
+        return found
+    first = f"{since.astimezone(UTC):date=%Y-%m-%d/hour=%H}"
+    return [hour for hour in found if f"{hour.parent.name}/{hour.name}" >= first]
 
 
 def parts(hour: Path) -> tuple[list[Path], list[Path]]:
@@ -107,14 +123,61 @@ def read(
     Raises:
         DataError: A file is damaged, or the files change faster than they can be read.
     """
+    return _attempt(root, usecase, None, lambda files: _scan(files, window).select(columns))
+
+
+def read_new(
+    root: str | Path,
+    usecase: str,
+    columns: Sequence[str],
+    *,
+    known: Collection[str] = (),
+    since: datetime | None = None,
+) -> tuple[frozenset[str], pl.DataFrame]:
+    """Return the files that count now, and the rows of those that the caller does not know yet.
+
+    A file never changes, so whoever keeps its rows need not read it again; those of a file that
+    no longer counts are in another one, which does.
+
+    Args:
+        root: Folder of the archive.
+        usecase: Whose rows.
+        columns: Of `SCHEMA`.
+        known: Files that an earlier call returned.
+        since: Leave out hours of arrival that had ended by then; None: none.
+
+    Returns:
+        The files, and the rows with their file in the column `part`; in the order of arrival.
+
+    Raises:
+        DataError: A file is damaged, or the files change faster than they can be read.
+    """
+    counting: frozenset[str] = frozenset()
+
+    def rows(files: Sequence[Path]) -> pl.LazyFrame:
+        nonlocal counting
+        counting = frozenset(map(str, files))
+        new = [file for file in files if str(file) not in known]
+        return _scan(new, None, part="part").select("part", *columns)
+
+    found = _attempt(root, usecase, since, rows)
+    return counting, found
+
+
+def _attempt(
+    root: str | Path,
+    usecase: str,
+    since: datetime | None,
+    rows: Callable[[Sequence[Path]], pl.LazyFrame],
+) -> pl.DataFrame:
     trouble: Exception | None = None
     for _ in range(_ATTEMPTS):
         try:
-            files = [path for hour in hours(root, usecase) for path in parts(hour)[0]]
-            return _scan(files, window).select(columns).collect()
+            files = [path for hour in hours(root, usecase, since) for path in parts(hour)[0]]
+            return rows(files).collect()
         except FileNotFoundError as error:
             trouble = error  # merged away between listing and opening
-        except (pl.exceptions.PolarsError, OSError) as error:
+        except _DAMAGE as error:
             raise DataError(
                 f"the prediction log of {usecase} in {root} cannot be read: {shorten(error)}; "
                 "move the damaged file away and restore it from a backup"
@@ -124,10 +187,12 @@ def read(
     )
 
 
-def _scan(files: Sequence[Path], window: Window | None) -> pl.LazyFrame:
+def _scan(files: Sequence[Path], window: Window | None, part: str | None = None) -> pl.LazyFrame:
     if not files:
-        return pl.LazyFrame(schema=dict(SCHEMA))
-    rows = pl.scan_parquet(list(files), hive_partitioning=False, glob=False)
+        return pl.LazyFrame(schema={**SCHEMA, **({part: pl.String()} if part else {})})
+    rows = pl.scan_parquet(
+        list(files), hive_partitioning=False, glob=False, include_file_paths=part
+    )
     if window is None:
         return rows
     return rows.filter(pl.col("event_time").is_between(window.start, window.end, closed="left"))

@@ -17,10 +17,12 @@ from rich.console import Console
 from rich.text import Text
 
 from feature_repo import catalog
-from local.demo import REPLAY_DAYS, default_moment, interrupts, moment_of, run_pipeline
+from local.interrupts import interrupts
 from local.mlflow_server import mlflow_server
+from local.moments import default_moment, moment_of
 from local.progress import Progress
 from local.summary import Summary
+from local.training import run_pipeline
 from local.workspace import Workspace
 from mlplatform.clients.registry import Registry
 from mlplatform.contracts import Window
@@ -97,9 +99,9 @@ def _demo_moment(workspace: Workspace, code: catalog.UseCaseCode) -> datetime:
     try:
         summary = Summary.model_validate_json(workspace.summary.read_bytes())
     except (OSError, ValidationError):
-        return default_moment(code, REPLAY_DAYS)
+        return default_moment(code)
     same = summary.usecase == code.spec.name
-    return moment_of(summary.as_of) if same else default_moment(code, REPLAY_DAYS)
+    return moment_of(summary.as_of) if same else default_moment(code)
 
 
 def _score(

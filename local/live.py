@@ -41,7 +41,10 @@ def view(line: dict[str, Any], budget: LatencyBudget) -> RenderableType:
         bar = ProgressBar(total=limit, completed=min(tail, limit), width=24)
         style = "bold red" if over else "green"
         hops.add_row(name, f"{median:.1f}", Text(f"{tail:.1f}", style=style), f"{limit:g}", bar)
-    return Group(Text(headline(line), style="bold"), hops, Text(outcomes(line)))
+    parts: list[RenderableType] = [Text(headline(line), style="bold"), hops, Text(outcomes(line))]
+    if "rollout" in line:
+        parts.append(Text(f"rollout of {line['rollout']}", style="cyan"))
+    return Group(*parts)
 
 
 def limits(budget: LatencyBudget) -> dict[str, float]:
@@ -89,3 +92,5 @@ def _print_one(console: Console, line: dict[str, Any]) -> None:
         soft_wrap=True,
     )
     console.print(f"      {outcomes(line)}", highlight=False, soft_wrap=True)
+    if "rollout" in line:
+        console.print(Text(f"      rollout of {line['rollout']}"), soft_wrap=True)

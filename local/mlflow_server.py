@@ -12,8 +12,6 @@ server has no authentication, so it is never started on another address.
 import contextlib
 import json
 import os
-import signal
-import socket
 import subprocess
 import sys
 import time
@@ -24,16 +22,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from mlplatform.errors import ServiceError, shorten
+from local.processes import HOST, end_group, free_port, refuse_taken, tail
+from mlplatform.errors import ServiceError
 
-_HOST: Final = "127.0.0.1"
 _APPLICATION: Final = "mlflow.server.fastapi_app:app"
 _STATE: Final = "server.json"
 _LOG: Final = "server.log"
 _POLL_SECONDS: Final = 0.05
 _STOP_SECONDS: Final = 5.0
 """Time to end by itself before it is killed; it takes 0.2 s when idle."""
-_TAIL_LINES: Final = 15
 
 
 @dataclass(frozen=True)
@@ -77,8 +74,8 @@ def mlflow_server(
             f"an MLflow server for {root} already runs at {running.url} (process {running.pid}), "
             f"so none is started on port {port}: use that address, or stop it first"
         )
-    port = _free_port() if port is None else port
-    _refuse_taken(port)
+    port = free_port() if port is None else port
+    refuse_taken(port, "the MLflow server")
     started = time.perf_counter()
     with (root / _LOG).open("wb") as log:
         process = subprocess.Popen(
@@ -91,18 +88,18 @@ def mlflow_server(
             start_new_session=True,  # its own group: Ctrl-C reaches us first, and we end the group
         )
     try:
-        url = f"http://{_HOST}:{port}"
+        url = f"http://{HOST}:{port}"
         _wait(process, url, root / _LOG, started + timeout_seconds)
         (root / _STATE).write_text(json.dumps({"url": url, "pid": process.pid}), encoding="utf-8")
         yield Server(url, process.pid, started=True, seconds=time.perf_counter() - started)
     finally:
         (root / _STATE).unlink(missing_ok=True)
-        _stop(process)
+        end_group(process, _STOP_SECONDS)
 
 
 def _command(port: int) -> list[str]:
     return [
-        sys.executable, "-m", "uvicorn", "--host", _HOST, "--port", str(port), "--workers", "1",
+        sys.executable, "-m", "uvicorn", "--host", HOST, "--port", str(port), "--workers", "1",
         "--no-access-log", _APPLICATION,
     ]  # fmt: skip
 
@@ -123,7 +120,7 @@ def _environment(root: Path, port: int) -> dict[str, str]:
         "_MLFLOW_SERVER_ARTIFACT_DESTINATION": str(root / "artifacts"),
         "_MLFLOW_SGI_NAME": "uvicorn",
         # What `--allowed-hosts` sets: other Host headers get 403 (DNS rebinding).
-        "MLFLOW_SERVER_ALLOWED_HOSTS": f"{_HOST}:{port},localhost:{port}",
+        "MLFLOW_SERVER_ALLOWEDHOSTS": f"{HOST}:{port},localhost:{port}",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -142,7 +139,7 @@ def _wait(process: subprocess.Popen[bytes], url: str, log: Path, deadline: float
         if process.poll() is not None:
             raise ServiceError(
                 f"the MLflow server at {url} ended with status {process.returncode} while "
-                f"starting; the end of {log}:\n{_tail(log)}"
+                f"starting; the end of {log}:\n{tail(log)}"
             )
         try:
             left = max(deadline - time.perf_counter(), _POLL_SECONDS)
@@ -151,26 +148,13 @@ def _wait(process: subprocess.Popen[bytes], url: str, log: Path, deadline: float
         except urllib.error.HTTPError as error:
             raise ServiceError(
                 f"the MLflow server at {url} answered {error.code} when asked for its "
-                f"experiments; the end of {log}:\n{_tail(log)}"
+                f"experiments; the end of {log}:\n{tail(log)}"
             ) from error
         except OSError:  # not listening yet
             time.sleep(_POLL_SECONDS)
     raise ServiceError(
-        f"the MLflow server at {url} did not answer in time; the end of {log}:\n{_tail(log)}"
+        f"the MLflow server at {url} did not answer in time; the end of {log}:\n{tail(log)}"
     )
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    for kind, patience in ((signal.SIGTERM, _STOP_SECONDS), (signal.SIGKILL, _STOP_SECONDS)):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, kind)
-        try:
-            process.wait(patience)
-        except subprocess.TimeoutExpired:
-            continue
-        break
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)  # what the leader may have left in its group
 
 
 def _running(root: Path) -> Server | None:
@@ -189,26 +173,3 @@ def _running(root: Path) -> Server | None:
 
 def _port(server: Server) -> int:
     return int(server.url.rpartition(":")[2])
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((_HOST, 0))
-        return int(probe.getsockname()[1])
-
-
-def _refuse_taken(port: int) -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((_HOST, port))
-        except OSError as error:
-            raise ServiceError(
-                f"port {port} on {_HOST} cannot be used for the MLflow server "
-                f"({error.strerror}): stop the process that holds it, or choose another port"
-            ) from error
-
-
-def _tail(log: Path) -> str:
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-_TAIL_LINES:]
-    return "\n".join(f"  {shorten(line)}" for line in lines)

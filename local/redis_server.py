@@ -17,10 +17,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
+from local.processes import HOST, free_port
 from local.supervisor import Program, Supervisor
 from mlplatform.errors import ServiceError
 
-_HOST: Final = "127.0.0.1"
 _FORBIDDEN: Final = ("CONFIG", "MODULE", "DEBUG", "SLAVEOF", "REPLICAOF")
 _OLDEST: Final = (6, 2)
 """The archiver reads the stream with exclusive ranges, which are new in it."""
@@ -50,7 +50,7 @@ def redis_program(root: Path, port: int, *, guarded: bool = True) -> Program:
     root = root.resolve()
     root.mkdir(parents=True, exist_ok=True)
     command = [
-        str(_binary()), "--bind", _HOST, "--port", str(port), "--dir", str(root),
+        str(_binary()), "--bind", HOST, "--port", str(port), "--dir", str(root),
         "--appendonly", "yes", "--appendfsync", "no", "--save", "",
         "--maxmemory", _MEMORY, "--maxmemory-policy", "noeviction", "--daemonize", "no",
     ]  # fmt: skip
@@ -85,25 +85,18 @@ def redis_server(root: Path, port: int | None = None, *, guarded: bool = True) -
     program = redis_program(root, port, guarded=guarded)
     with Supervisor() as supervisor:
         supervisor.start(program)
-        yield Redis(f"redis://{_HOST}:{port}/0", program)
+        yield Redis(f"redis://{HOST}:{port}/0", program)
 
 
 def answers(port: int, timeout_seconds: float = 1.0) -> bool:
     """Return whether the server answers a PING; False while it loads its file."""
     try:
-        with socket.create_connection((_HOST, port), timeout_seconds) as connection:
+        with socket.create_connection((HOST, port), timeout_seconds) as connection:
             connection.settimeout(timeout_seconds)
             connection.sendall(b"PING\r\n")
             return connection.recv(16).startswith(b"+PONG")
     except OSError:
         return False
-
-
-def free_port() -> int:
-    """Return a port of the loopback address that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind((_HOST, 0))
-        return int(probe.getsockname()[1])
 
 
 def _binary() -> Path:

@@ -5,11 +5,14 @@ none that was known later: so the online store is at each request what it would 
 Rows that become known while requests are open wait until those are answered.
 
 It prints one JSON line about twice a second for who shows it, and leaves `answers.parquet`: the
-client's own ledger, one row for each request that was sent.
+client's own ledger, one row for each request that was sent. SIGTERM ends it in order: nothing more
+is sent, and the ledger is written.
 """
 
 import argparse
 import asyncio
+import itertools
+import signal
 import sys
 import time
 from collections import deque
@@ -135,6 +138,7 @@ async def replay(
     feed: Feed,
     push: Callable[[str, pl.DataFrame], object],
     per_second: float,
+    goes_on: Callable[[], bool] = lambda: True,
 ) -> tuple[list[Answer], Tally]:
     """Send every request at its turn, each after the features known by then.
 
@@ -145,6 +149,7 @@ async def replay(
         feed: Feature rows, by the request that follows them.
         push: Writes rows of a view to the online store.
         per_second: Pace.
+        goes_on: Whether another request is to be sent.
     """
     times, tally = requests.times, Tally(len(requests.times))
     idle = asyncio.Event()
@@ -170,7 +175,8 @@ async def replay(
         if tally.answered + tally.refused + tally.lost == tally.sent:
             idle.set()
 
-    payloads = (client.request(path, body) for body in requests.bodies())
+    bodies = itertools.takewhile(lambda _: goes_on(), requests.bodies())
+    payloads = (client.request(path, body) for body in bodies)
     answers = await open_loop(client, payloads, per_second, before=before, after=after)
     _say(tally.line(time.monotonic() - started))
     return answers, tally
@@ -189,6 +195,7 @@ def ledger(requests: Traffic, answers: list[Answer]) -> pl.DataFrame:
             for name, kind in (
                 ("version", pl.Int64),
                 ("arm", pl.String),
+                ("epoch", pl.Int64),
                 ("score", pl.Float64),
                 ("decision", pl.Boolean),
                 ("degraded", pl.Boolean),
@@ -226,9 +233,14 @@ def main() -> None:
     pusher = stream.Pusher(stores.open_store(options.data_root, options.redis))
 
     async def run() -> list[Answer]:
+        stopped = asyncio.Event()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
         async with Client(options.gateway) as client:
             path = f"/v1/{options.usecase}/score"
-            answers, _ = await replay(client, path, requests, feed, pusher.write, options.rate)
+            answers, _ = await replay(
+                client, path, requests, feed, pusher.write, options.rate,
+                lambda: not stopped.is_set(),
+            )  # fmt: skip
             return answers
 
     answers = uvloop.run(run())

@@ -1,15 +1,16 @@
 """What a replay of live traffic showed: nothing lost, everything logged, in budget, no skew.
 
-It starts the servers, replays the window in a process of its own, waits until the archive holds
-every answer, and compares the client's ledger with it.
+It starts the servers, replays the window in a process of its own while versions are rolled out,
+waits until the archive holds every answer, and compares the client's ledger with it.
 """
 
 import contextlib
 import json
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -25,6 +26,7 @@ from feature_repo.catalog import UseCaseCode
 from local import live
 from local.parity import parity
 from local.progress import Progress
+from local.rehearsal import Rehearsal, Rolled, acts
 from local.serving import Serving, serving
 from local.workspace import Workspace
 from mlplatform.contracts import Contract, UtcDatetime, Window
@@ -51,9 +53,9 @@ class Replayed(Contract):
     """One replay."""
 
     usecase: str
-    version: int
+    version: int = Field(description="Served when it began.")
     start: UtcDatetime
-    end: UtcDatetime
+    end: UtcDatetime = Field(description="Of the window; rollouts that are over end it earlier.")
     per_second: float = Field(description="Pace at which requests left.")
     sent: int
     answered: int = Field(description="Status 200.")
@@ -70,13 +72,18 @@ class Replayed(Contract):
     compared: int = Field(description="Vectors compared with the point-in-time join.")
     equal: int
     differing: dict[str, int] = Field(description="Feature → rows in which it differed.")
+    rollouts: tuple[Rolled, ...] = ()
 
     @property
     def good(self) -> bool:
-        """Whether nothing was lost and serving saw what training would; says nothing of speed."""
+        """Whether nothing was lost, serving saw what training would and rollouts ended rightly.
+
+        Says nothing of speed.
+        """
         broken = self.lost + self.refused + self.unlogged + self.doubled + self.mislogged
         by_the_model = self.answered - self.fallback
-        return not broken and self.equal == self.compared > 0 and by_the_model > self.answered / 2
+        whole = self.equal == self.compared > 0 and by_the_model > self.answered / 2
+        return not broken and whole and all(rolled.good for rolled in self.rollouts)
 
 
 def run_replay(
@@ -88,8 +95,12 @@ def run_replay(
     *,
     days: float,
     per_second: float,
+    rollouts: bool,
 ) -> Replayed:
     """Serve the champion with the features known at `start` and replay what came after.
+
+    With `rollouts` the newest version and a broken one are rolled out meanwhile, and the replay
+    ends with them.
 
     Raises:
         PlatformError: A server did not start, or the replaying process failed.
@@ -99,15 +110,30 @@ def run_replay(
         progress.say("replay", f"{days:g} days of live traffic at {per_second:g} requests/s")
         began = datetime.now(UTC)
         workspace.replay.mkdir(parents=True, exist_ok=True)
+        planned = acts(running, workspace, running.clock.now) if rollouts else ()
+        rehearsal = Rehearsal(running, planned, progress.say)
+        follow = rehearsal.step if planned else _to_the_end(running)
         with contextlib.closing(
-            _replay(workspace, running, start, end, per_second, workspace.answers)
+            _replay(workspace, running, start, end, per_second, workspace.answers, follow)
         ) as lines:
             live.show(console, lines, code.spec.serving.latency_ms)
+        rolled = rehearsal.end()
         ledger = pl.read_parquet(workspace.answers)
         archived = _archived(workspace, code.spec.name, start, end, began, ledger)
     progress.say("replay", f"{ledger.height:,} sent, {archived.height:,} rows in the archive")
     version = running.model.version
-    return _outcome(progress, workspace, code, version, start, end, per_second, ledger, archived)
+    found = _outcome(progress, workspace, code, version, start, end, per_second, ledger, archived)
+    return found.model_copy(update={"rollouts": rolled})
+
+
+def _to_the_end(running: Serving) -> Callable[[dict[str, Any]], bool]:
+    """Return what takes the lines of a replay without rollouts: only the time is followed."""
+
+    def follow(line: dict[str, Any]) -> bool:
+        running.clock.seen(datetime.fromisoformat(line["event_time"]))
+        return True
+
+    return follow
 
 
 def _replay(
@@ -117,8 +143,9 @@ def _replay(
     end: datetime,
     per_second: float,
     out: Path,
+    follow: Callable[[dict[str, Any]], bool],
 ) -> Generator[dict[str, Any], None, None]:
-    """Run the replaying process and yield what it says."""
+    """Run the replaying process and yield what it says, until it has ended or is not followed."""
     command = [
         sys.executable, "-m", "local.replay", "--usecase", running.usecase,
         "--start", start.isoformat(), "--end", end.isoformat(), "--rate", str(per_second),
@@ -131,8 +158,13 @@ def _replay(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors
         )
     try:
+        asked = False
         for line in process.stdout or ():
-            yield json.loads(line)
+            said = json.loads(line)
+            if not asked and not follow(said):
+                process.send_signal(signal.SIGTERM)  # it finishes what is open
+                asked = True
+            yield said
         status = process.wait()
     finally:
         process.terminate()
@@ -251,6 +283,9 @@ def tell(console: Console, found: Replayed) -> None:
         style = good if hop.p99 <= hop.budget else bad
         text = f"p50 {hop.p50:.1f} ms, p99 {hop.p99:.1f} ms of {hop.budget:g} ms"
         table.add_row(f"{name} latency", Text(text, style=style if name == "client" else ""))
+    for rolled in found.rollouts:
+        text = f"{rolled.phase.replace('_', ' ')} after {rolled.hours:g} h: {rolled.reason}"
+        table.add_row(f"version {rolled.version}", Text(text, style=good if rolled.good else bad))
     same = found.equal == found.compared
     table.add_row(
         "skew",

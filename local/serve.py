@@ -16,10 +16,12 @@ from rich.console import Console
 from rich.text import Text
 
 from feature_repo import catalog
-from local.demo import REPLAY_DAYS, default_moment, interrupts, moment_of, run
+from local.interrupts import interrupts
+from local.moments import default_moment, moment_of
 from local.progress import Progress
 from local.serving import serving
 from local.traffic import traffic
+from local.training import run
 from local.workspace import Workspace
 from mlplatform.errors import PlatformError
 
@@ -31,7 +33,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m local.serve", description=__doc__)
     parser.add_argument("--usecase", default="flight_delay", help="a folder under usecases/")
     parser.add_argument("--as-of", type=moment_of, help="time the servers stand at, UTC; default: "
-                        "a month before the newest label of the source is known")  # fmt: skip
+                        "after seven twelfths of the source's time")  # fmt: skip
     parser.add_argument("--root", type=Path, default=Path("build/demo"), help="folder to work in")
     parser.add_argument(
         "--port", type=int, default=_PORT, help="of the gateway; 0: a free one (%(default)s)"
@@ -52,7 +54,7 @@ def main() -> None:
 
 def _serve(console: Console, workspace: Workspace, options: argparse.Namespace) -> None:
     code, progress = catalog.load(options.usecase), Progress(console)
-    moment: datetime = options.as_of or default_moment(code, REPLAY_DAYS)
+    moment: datetime = options.as_of or default_moment(code)
     summary = run(console, progress, workspace, code, moment)
     if summary.verdict == "failed":
         raise PlatformError(f"there is nothing to serve: {summary.reason}")

@@ -1,45 +1,62 @@
 """The serving half of the platform on one machine: every server real, supervised, on loopback.
 
-Redis with the features known at a moment, the model version in a Triton of its own, the gateway in
-front, the archiver behind. A version that nobody has promoted yet becomes the first champion here,
-and the ledger says so: there is nothing that it could be compared with live.
+Redis with the features known at a moment, a Triton for each model version that the last rollout
+needs, the gateway in front, the archiver behind, MLflow's registry beside, and the rollout's driver
+in a thread. Where nobody has rolled anything out yet, the first registered version becomes the
+champion, and the ledger says so: there is nothing that it could be compared with live.
 
-It refuses to start without a registered version.
+It refuses to start without a registered version, and beside other servers of the same workspace.
 """
 
 import contextlib
 import http.client
+import logging
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
+
+import polars as pl
 
 from feature_repo import layout as layouts
 from feature_repo import store as stores
 from feature_repo.catalog import UseCaseCode
 from feature_repo.materialize import materialize
+from local.clock import Clock
 from local.mlflow_server import mlflow_server
-from local.redis_server import free_port, redis_program
+from local.processes import free_port
+from local.redis_server import redis_program
+from local.rollout_orders import Orders
+from local.server_pool import ServerPool
 from local.supervisor import Handle, Program, Supervisor
 from local.triton_server import triton_program
 from local.workspace import Workspace
 from mlplatform.clients.redis_sync import connect
 from mlplatform.clients.registry import Registry
-from mlplatform.contracts import Arm, Decision, ModelRef, Route, ServedModel
+from mlplatform.contracts import Arm, Decision, ModelRef, Rollout, Route, ServedModel
+from mlplatform.contracts.rollout import Version
 from mlplatform.errors import NotFoundError, ServiceError, shorten
 from mlplatform.ledger import Ledger
 from mlplatform.settings import RegistrySettings
 from serving.predictions import stream
+from serving.rollout import machine
+from serving.rollout.aliases import RegistryAliases
+from serving.rollout.driver import Driver
+from serving.rollout.effects import EnsureServers
+from serving.rollout.evidence import EvidenceReader
+from serving.rollout.store import RolloutStore
 from serving.route import RouteStore
 from serving.triton.export import Export, export
 
 Say = Callable[[str, str], None]
 """Prints a line under the name of a step."""
 
+_LOG: Final = logging.getLogger("mlplatform.local")
 _HOST: Final = "127.0.0.1"
 _CHAMPION: Final = "champion"
 _CHALLENGER: Final = "challenger"
@@ -47,6 +64,10 @@ _DIRECT: Final = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 """Asks the loopback address itself, whatever proxy the environment names."""
 _READY_SECONDS: Final = 30.0
 """Longest wait until the gateway follows the route; it asks ten times a second."""
+_SERVER_SECONDS: Final = 120.0
+"""Longest wait for the first champion: its export and the start of its server take about five."""
+_TICK_SECONDS: Final = 0.25
+"""Between two looks of the driver: a verdict is acted on in the same look."""
 
 
 @dataclass(frozen=True)
@@ -58,10 +79,38 @@ class Serving:
     """Of the gateway."""
     redis_url: str
     model: ServedModel
+    """That served all traffic, or its greater part, when the servers started."""
     redis: Handle
-    triton: Handle
     gateway: Handle
     archiver: Handle
+    pool: ServerPool
+    registry: Registry
+    rollouts: RolloutStore
+    orders: Orders
+    driver: Driver
+    clock: Clock
+
+    @property
+    def triton(self) -> Handle:
+        """The server of `model`."""
+        return self.pool.handle(_version(self.model))
+
+    @property
+    def rollout(self) -> Rollout | None:
+        """The newest rollout, as it is stored."""
+        stored = self.rollouts.read(self.usecase)
+        return None if stored is None else stored.rollout
+
+    def start_rollout(
+        self,
+        version: int | None = None,
+        *,
+        actor: str = "local",
+        reason: str = "",
+        again: bool = False,
+    ) -> Rollout:
+        """Ask for a rollout, of the newest version by default; see `Orders.start`."""
+        return self.orders.start(self.registry, version, actor=actor, reason=reason, again=again)
 
 
 @contextlib.contextmanager
@@ -73,12 +122,15 @@ def serving(
     *,
     port: int | None = None,
 ) -> Iterator[Serving]:
-    """Serve the champion of a use case for the length of the block.
+    """Serve a use case for the length of the block, and drive its rollouts.
+
+    What serves is what the last rollout says; one that is under way goes on.
 
     Args:
         workspace: Where a run has left a registered model and its features.
-        code: The use case.
-        as_of: The online store starts with the features known at this moment.
+        code: The use case. Its spec and its labels count, for new rollouts and their evidence.
+        as_of: The online store starts with the features known at this moment; the time of the
+            servers runs on from it.
         say: Tells what is being done.
         port: Of the gateway; None takes a free one.
 
@@ -86,10 +138,24 @@ def serving(
         PlatformError: No version is registered, it is refused, or a server did not start.
     """
     usecase = code.spec.name
-    exported = _export(workspace, code, say)
-    with Supervisor() as supervisor:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(workspace.serving_lock())
+        clock = Clock(as_of, workspace.clock)
+        mlflow = stack.enter_context(mlflow_server(workspace.mlflow))
+        registry = Registry(RegistrySettings(tracking_uri=mlflow.url))
+        ledger, rollouts = Ledger(workspace.ledger_url), RolloutStore(workspace.ledger_url)
+        stored = rollouts.read(usecase)
+        versions = (
+            (first_champion(registry, ledger, usecase),)
+            if stored is None
+            else _needed(stored.rollout)
+        )
+        pool = stack.enter_context(_pool(workspace, code, registry))
+        pool.ensure(versions)
+
+        behind = stack.enter_context(Supervisor())
         redis_port, port = free_port(), free_port() if port is None else port
-        redis = supervisor.start(redis_program(workspace.redis, redis_port))
+        redis = behind.start(redis_program(workspace.redis, redis_port))
         redis_url = f"redis://{_HOST}:{redis_port}/0"
         environment = workspace.serving_environment(redis_url, port, usecase)
         _start_over(redis_url, usecase, environment)
@@ -98,52 +164,100 @@ def serving(
         rows = materialize(store, usecase, as_of)
         say("materialize", f"{sum(rows.values()):,} rows of {len(rows)} views in Redis")
 
-        triton_port = free_port()
-        program = triton_program(exported, triton_port, free_port(), root=workspace.root / "triton")
-        triton = supervisor.start(program)
-        served = exported.served
-        say("triton", f"version {served.version} gives its golden answers at port {triton_port}")
-        _publish(redis_url, usecase, served, f"http://{_HOST}:{triton_port}")
+        served = pool.wait(versions[0], _SERVER_SECONDS)
+        say("triton", f"version {served.version}, signature verified, gives its golden answers")
+        routes = RouteStore(redis_url)
+        stack.callback(routes.close)
+        if stored is None:
+            url = pool.look(versions[0]).status.url
+            arm = Arm(name=_CHAMPION, weight=1, url=url, model=served)
+            routes.publish(Route(usecase=usecase, epoch=1, salt=usecase, arms=(arm,)))
+        driver = Driver(
+            usecase,
+            rollouts,
+            routes,
+            pool,
+            RegistryAliases(registry, rollouts, workspace.aliases_lock),
+            ledger,
+            EvidenceReader(code.spec, workspace.predictions, labels_of(code), clock.now),
+            clock.now,
+        )
 
         # The archiver outlives the gateway, whose last rows it takes.
-        archiver = supervisor.start(_archiver(workspace, environment))
-        gateway = supervisor.start(_gateway(workspace, port, environment))
+        front = stack.enter_context(Supervisor())
+        archiver = front.start(_archiver(workspace, environment))
+        gateway = front.start(_gateway(workspace, port, environment))
+        stack.enter_context(_driven(driver, usecase))
         url = f"http://{_HOST}:{port}"
         _wait_for_route(url, workspace)
         say("gateway", f"{url}/v1/{usecase}/score")
-        yield Serving(usecase, url, redis_url, served, redis, triton, gateway, archiver)
+        orders = Orders(code.spec, rollouts, ledger, clock.now, lambda: True)
+        yield Serving(
+            usecase, url, redis_url, served, redis, gateway, archiver, pool, registry, rollouts,
+            orders, driver, clock,
+        )  # fmt: skip
 
 
-def _export(workspace: Workspace, code: UseCaseCode, say: Say) -> Export:
-    """Export the champion; the newest challenger becomes it if there is none."""
+def _pool(workspace: Workspace, code: UseCaseCode, registry: Registry) -> ServerPool:
     name = code.spec.name
-    with mlflow_server(workspace.mlflow) as server:
-        registry = Registry(RegistrySettings(tracking_uri=server.url))
-        champion = registry.by_alias(name, _CHAMPION)
-        if champion is None:
-            champion = registry.by_alias(name, _CHALLENGER)
-            if champion is None:
-                raise NotFoundError(
-                    f"no version of {name} is registered: run `make demo` and see why its gates "
-                    "refused the candidates"
-                )
-            _first_champion(workspace, registry, champion)
-        exported = export(
+    layout = layouts.load(name)
+    request_features = {feature for group in code.groups.values() for feature in group}
+
+    def exported(version: int) -> Export:
+        return export(
             registry,
             name,
-            champion.version,
+            version,
             spec=code.spec,
-            layout=layouts.load(name),
-            request_features={feature for group in code.groups.values() for feature in group},
+            layout=layout,
+            request_features=request_features,
             public_key=workspace.keys[1],
             target="embedded",
             out=workspace.models,
         )
-    say("export", f"version {champion.version}, signature verified, to {exported.folder}")
-    return exported
+
+    def program(exported: Export, port: int, metrics_port: int) -> Program:
+        return triton_program(exported, port, metrics_port, root=workspace.root / "triton")
+
+    return ServerPool(exported, program)
 
 
-def _first_champion(workspace: Workspace, registry: Registry, ref: ModelRef) -> None:
+def labels_of(code: UseCaseCode) -> Callable[[datetime, datetime], pl.DataFrame]:
+    """Return how the evidence reads the labels of a use case, from its source."""
+    # An event may be filed before the window that its prediction falls into; never after.
+    return lambda start, now: code.labels(code.read(start - timedelta(days=1), now))
+
+
+def _version(model: ServedModel | ModelRef) -> Version:
+    return Version(version=model.version, digest=model.digest)
+
+
+def _needed(rollout: Rollout) -> tuple[Version, ...]:
+    """Return the versions that a rollout needs servers of, the one that serves first."""
+    return next(
+        effect.versions for effect in machine.effects(rollout) if isinstance(effect, EnsureServers)
+    )
+
+
+def first_champion(registry: Registry, ledger: Ledger, usecase: str) -> Version:
+    """Return the champion; the newest challenger becomes it if there is none.
+
+    Raises:
+        NotFoundError: No version is registered.
+    """
+    champion = registry.by_alias(usecase, _CHAMPION)
+    if champion is None:
+        champion = registry.by_alias(usecase, _CHALLENGER)
+        if champion is None:
+            raise NotFoundError(
+                f"no version of {usecase} is registered: run `make demo` and see why its gates "
+                "refused the candidates"
+            )
+        _promotefirst_champion(registry, ledger, champion)
+    return _version(champion)
+
+
+def _promotefirst_champion(registry: Registry, ledger: Ledger, ref: ModelRef) -> None:
     """Promote the first version of all; running it twice adds nothing."""
     decision = Decision(
         key=f"{ref.name}/route/{ref.version}/{ref.signature[:16]}",
@@ -156,8 +270,36 @@ def _first_champion(workspace: Workspace, registry: Registry, ref: ModelRef) -> 
         actor="local",
         at=datetime.now(UTC),
     )
-    Ledger(workspace.ledger_url).append(decision)
+    ledger.append(decision)
     registry.set_alias(ref.name, _CHAMPION, ref.version)
+
+
+@contextlib.contextmanager
+def _driven(driver: Driver, usecase: str) -> Iterator[None]:
+    """Let the driver look, act and look again in a thread of its own, for the length of the block.
+
+    A program that it starts has a thread of its own again (see `ServerPool`).
+    """
+    stop = threading.Event()
+
+    def drive() -> None:
+        trouble = ""
+        while not stop.is_set():
+            try:
+                driver.tick()
+                trouble = ""
+            except Exception as error:  # noqa: BLE001  # one that ends leaves a bad version there
+                if trouble != (trouble := shorten(error)):
+                    _LOG.exception("the rollout of %s could not be driven", usecase)
+            stop.wait(_TICK_SECONDS)
+
+    thread = threading.Thread(target=drive, name=f"rollout driver of {usecase}", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
 
 
 def _start_over(redis_url: str, usecase: str, environment: dict[str, str]) -> None:
@@ -173,15 +315,6 @@ def _start_over(redis_url: str, usecase: str, environment: dict[str, str]) -> No
                 f"({shorten(error.stderr)}): free the disk, then start again"
             ) from error
     redis.execute("FLUSHALL")
-
-
-def _publish(redis_url: str, usecase: str, served: ServedModel, url: str) -> None:
-    """Send all traffic to one version."""
-    routes = RouteStore(redis_url)
-    known = routes.read(usecase)
-    arm = Arm(name=_CHAMPION, weight=1, url=url, model=served)
-    epoch = 1 if known is None else known.epoch + 1
-    routes.publish(Route(usecase=usecase, epoch=epoch, salt=usecase, arms=(arm,)))
 
 
 def _gateway(workspace: Workspace, port: int, environment: dict[str, str]) -> Program:

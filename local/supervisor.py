@@ -13,9 +13,7 @@ those are mistakes, not faults.
 import contextlib
 import ctypes
 import logging
-import os
 import signal
-import socket
 import subprocess
 import threading
 import time
@@ -25,6 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+from local.processes import end_group, refuse_taken, tail
 from mlplatform.errors import ServiceError, shorten
 
 _LOG: Final = logging.getLogger("mlplatform.local")
@@ -32,10 +31,7 @@ _FIRST_PAUSE_SECONDS: Final = 0.1
 _LONGEST_PAUSE_SECONDS: Final = 10.0
 _STEADY_SECONDS: Final = 30.0
 """After it has been healthy for this long the next pause is the first one again."""
-_KILL_SECONDS: Final = 10.0
-"""The kernel takes no longer to end a killed process."""
 _POLL_SECONDS: Final = 0.05
-_TAIL_LINES: Final = 15
 _PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 
 
@@ -97,7 +93,7 @@ class Handle:
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join()
-        _end(self._process, self.program.stop_seconds)
+        end_group(self._process, self.program.stop_seconds)
         self._healthy.clear()
 
     def begin(self) -> None:
@@ -112,11 +108,11 @@ class Handle:
             if answers and status is None:
                 break
             if status is not None or time.monotonic() > deadline:
-                _end(self._process, 0)
+                end_group(self._process, 0)
                 what = "did not answer in time" if status is None else f"ended with {status}"
                 raise ServiceError(
                     f"{program.name} {what} while starting; the end of {program.log}:\n"
-                    + _tail(program.log)
+                    + tail(program.log)
                 )
             time.sleep(_POLL_SECONDS)
         self._is_healthy()
@@ -133,7 +129,7 @@ class Handle:
             if self._healthy.is_set() and time.monotonic() - self._healthy_since > _STEADY_SECONDS:
                 pause = _FIRST_PAUSE_SECONDS
             self._healthy.clear()
-            _end(self._process, 0)  # what is left of its group: a stub, a stopped process
+            end_group(self._process, 0)  # what is left of its group: a stub, a stopped process
             _LOG.warning("%s is gone: started again in %.1f s", self.program.name, pause)
             if self._stopping.wait(pause):
                 return
@@ -201,7 +197,7 @@ class Supervisor:
         """
         program.log.parent.mkdir(parents=True, exist_ok=True)
         if program.port is not None:
-            _refuse_taken(program)
+            refuse_taken(program.port, program.name)
         handle = Handle(program)
         self._handles.append(handle)  # from here on it ends with us, whatever happens
         handle.begin()
@@ -213,19 +209,6 @@ def _ready(program: Program) -> bool:
         return program.ready()
     except Exception:  # noqa: BLE001 (whatever it is: no good answer; the watch must go on)
         return False
-
-
-def _refuse_taken(program: Program) -> None:
-    """Refuse a port that somebody else answers on: we would take the stranger for our program."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", program.port or 0))
-        except OSError as error:
-            raise ServiceError(
-                f"port {program.port} on 127.0.0.1 cannot be used for {program.name} "
-                f"({error.strerror}): stop the process that holds it, or choose another port"
-            ) from error
 
 
 @contextlib.contextmanager
@@ -265,20 +248,3 @@ def _spawn(program: Program) -> "subprocess.Popen[bytes]":
         raise ServiceError(
             f"{program.name} cannot be started: {program.command[0]}: {shorten(error)}"
         ) from error
-
-
-def _end(process: "subprocess.Popen[bytes]", patience_seconds: float) -> None:
-    kinds = [(signal.SIGTERM, patience_seconds)] if patience_seconds else []
-    for kind, patience in (*kinds, (signal.SIGKILL, _KILL_SECONDS)):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, kind)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(patience)
-            break
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)  # what the leader may have left in its group
-
-
-def _tail(log: Path) -> str:
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-_TAIL_LINES:]
-    return "\n".join(f"  {shorten(line)}" for line in lines)

@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from local.processes import HOST
 from local.supervisor import Program
 from mlplatform.clients.triton import golden_answer, model_ready
 from mlplatform.errors import ServiceError, shorten
 from serving.triton.export import Export
 
-_HOST: Final = "127.0.0.1"
 _ENVIRONMENT: Final = Path(__file__).with_name("triton") / ".venv"
 _LAUNCH: Final = Path(__file__).with_name("triton") / "launch.py"
 _ANSWER_SECONDS: Final = 1.0
@@ -84,7 +84,7 @@ def triton_program(export: Export, port: int, metrics_port: int, *, root: Path) 
     backends = _backends(root, installed)
     # With the port: a server that starts removes what its own predecessor left, nobody else's.
     region = f"mlplatform_triton_{os.getuid()}_{port}_"
-    url = f"http://{_HOST}:{port}"
+    url = f"http://{HOST}:{port}"
     features, golden = export.golden.features(), export.golden
 
     def ready() -> bool:
@@ -108,10 +108,10 @@ def triton_program(export: Export, port: int, metrics_port: int, *, root: Path) 
             f"--backend-config=python,shm-region-prefix-name={region}",
             "--model-control-mode=none", "--disable-auto-complete-config",
             "--exit-on-error=true", "--strict-readiness=true",
-            f"--http-address={_HOST}", f"--http-port={port}",
+            f"--http-address={HOST}", f"--http-port={port}",
             f"--http-thread-count={_HTTP_THREADS}", f"--exit-timeout-secs={_EXIT_SECONDS}",
             "--allow-grpc=false",
-            f"--metrics-address={_HOST}", f"--metrics-port={metrics_port}",
+            f"--metrics-address={HOST}", f"--metrics-port={metrics_port}",
             "--allow-gpu-metrics=false",
             "--log-info=false",  # its tables would push the reason of a failed start out of sight
         ],

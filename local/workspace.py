@@ -12,9 +12,12 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from mlplatform.errors import PlatformError
 from mlplatform.settings import ComputeSettings
+
+_SERVING: Final = "serving.lock"
 
 
 @dataclass(frozen=True)
@@ -93,13 +96,39 @@ class Workspace:
         """The outcome of the last replay, as JSON."""
         return self.root / "replay.json"
 
+    def story(self, usecase: str, version: int) -> Path:
+        """The story of a version for a person to look at."""
+        return self.root / f"why-{usecase}-v{version}.html"
+
     @property
     def packages(self) -> Path:
         """Compiled pipelines, where `make compile` puts them too."""
         return Path("build/pipelines")
 
+    @property
+    def clock(self) -> Path:
+        """The time of the servers, for commands in other processes."""
+        return self.root / "clock.json"
+
+    @property
+    def aliases_lock(self) -> Path:
+        """Held by whoever puts the registry's aliases right."""
+        return self.root / "aliases.lock"
+
+    @property
+    def served(self) -> bool:
+        """Whether servers of this workspace run, in whatever process."""
+        try:
+            with (self.root / _SERVING).open() as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True
+        return False
+
     @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self, name: str = "lock") -> Iterator[None]:
         """Hold the workspace for one run.
 
         Raises:
@@ -107,7 +136,7 @@ class Workspace:
         """
         self.root.mkdir(parents=True, exist_ok=True)
         self.root.chmod(0o700)  # keys, logs with requests, the registry's database
-        with (self.root / "lock").open("w") as file:
+        with (self.root / name).open("w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
@@ -115,6 +144,14 @@ class Workspace:
                     f"another run is using {self.root}: wait for it or choose another --root"
                 ) from error
             yield
+
+    def serving_lock(self) -> contextlib.AbstractContextManager[None]:
+        """Hold the servers of the workspace; beside `lock`, which a run without servers holds too.
+
+        Raises:
+            PlatformError: another process runs them.
+        """
+        return self.lock(_SERVING)
 
     def environment(self, compute: ComputeSettings, registry_url: str) -> dict[str, str]:
         """Return the environment of a step's process: where things are, how many threads."""
@@ -149,7 +186,7 @@ class Workspace:
                 "MLPLATFORM_GATEWAY_USECASES": json.dumps([usecase]),
                 "MLPLATFORM_GATEWAY_SPILL": str(self.spill.absolute()),
                 "MLPLATFORM_ARCHIVE_ROOT": str(self.predictions.absolute()),
-                "MLPLATFORM_ARCHIVE_EVERY_SECONDS": "1",
+                "MLPLATFORM_ARCHIVE_EVERY_SECONDS": "0.5",
                 "PYTHONUNBUFFERED": "1",
             }
         )

@@ -6,8 +6,10 @@
     ├── DataError            input data is refused: a validation rule, a schema, a time column
     ├── LeakError            a feature could not have been known when the prediction was made
     ├── ModelError           a model is refused: wrong outputs, format, digest or signature
+    ├── RolloutError         a rollout cannot do what was asked of it in its phase
     ├── ServiceError         a service (MLflow, KFP, Redis, PostgreSQL) failed or is out of reach
     │   └── NotFoundError    the service answered: no such object
+    ├── StaleError           another writer was faster: what was decided on is no longer so
     └── LedgerError          the ledger's chain of hashes is broken
 
 A class exists only where somebody catches it. Messages say what happened, to which object,
@@ -45,12 +47,20 @@ class ModelError(PlatformError):
     """A model is refused: its outputs, format, digest or signature are wrong."""
 
 
+class RolloutError(PlatformError):
+    """A rollout cannot do what was asked of it in the phase that it is in."""
+
+
 class ServiceError(PlatformError):
     """A service that the platform depends on failed or cannot be reached."""
 
 
 class NotFoundError(ServiceError):
     """The service answered that the object does not exist."""
+
+
+class StaleError(PlatformError):
+    """Another writer was faster: what this one decided on is no longer so, and it decides again."""
 
 
 class LedgerError(PlatformError):

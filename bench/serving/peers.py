@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from local.mlflow_server import mlflow_server
-from local.redis_server import free_port
+from local.processes import free_port
 from local.supervisor import Handle, Program, Supervisor
 from local.workspace import Workspace
 from mlplatform.errors import ServiceError

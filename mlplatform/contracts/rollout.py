@@ -23,7 +23,7 @@ Phase = Literal[
     "soak",  # all traffic but the holdback; the version before stays warm
     "promoted",  # at rest: all traffic
     "rolled_back",  # at rest: no traffic; harm, a failed server, or by hand
-    "held",  # at rest: no traffic; the deadline came without evidence
+    "held",  # at rest: no traffic; the evidence did not come in time, or did not count for long
     "superseded",  # at rest: a newer version was asked for
 ]
 
@@ -101,7 +101,7 @@ class Statistics(msgspec.Struct, frozen=True):
     at: datetime
     """Time for which it was computed."""
     newest: dict[str, datetime] = {}
-    """By metric, the time of the newest row that counts (for `loss`: when the label was known)."""
+    """By metric, the time of the newest row that counts (for `loss`: since when a label counts)."""
     stages: tuple[Stage, ...] = ()
     """Oldest first."""
     paired: dict[str, Moments] = {}
@@ -115,6 +115,8 @@ class Statistics(msgspec.Struct, frozen=True):
     """By rate metric: of the champion in the newest `stale_hours` of the plan."""
     misassigned: int = 0
     """Rows that another arm answered than the assignment says: then nothing here counts."""
+    unread: str = ""
+    """Why the labels could not be read, and `loss` is missing; empty: they were, or nobody asks."""
 
 
 class ServerStatus(msgspec.Struct, frozen=True):
@@ -184,6 +186,7 @@ class Chapter(Contract):
     reason: str
     actor: str = Field(description="`evidence`, or who asked by hand.")
     at: UtcDatetime
+    epoch: int = Field(default=0, ge=0, description="The newest that was asked for by then.")
     looked: Verdict | None = Field(default=None, description="What was seen, if that decided.")
 
 
@@ -211,6 +214,10 @@ class Rollout(Contract):
     started_at: UtcDatetime
     entered_at: UtcDatetime = Field(description="When the phase or step came into force.")
     deadline_at: UtcDatetime
+    blind_since: UtcDatetime | None = Field(
+        default=None,
+        description="Since when users have met a version whose harm nobody can tell; None: it can.",
+    )
     story: tuple[Chapter, ...] = ()
     waits_for: str = Field(default="", description="Why it does not go on, in words.")
 

@@ -93,14 +93,21 @@ class Database:
             raise self._no_ledger()
         if self._sqlite:
             self._write_ahead()
-        with self.write() as connection:
-            if not self._sqlite:
-                connection.execute(text(f"SELECT pg_advisory_xact_lock({_CREATION_LOCK})"))
+        with self._creating() as connection:
             if not inspect(connection).has_table(HEAD.name):
                 _METADATA.create_all(connection)
                 connection.execute(insert(HEAD).values(id=1, count=0, hash=GENESIS))
                 for statement in STATEMENTS[self._url.get_backend_name()]:
                     connection.exec_driver_sql(statement)
+
+    def add(self, tables: MetaData) -> None:
+        """Make sure that these tables are there beside the ledger's; two may do it at once."""
+        with self.read() as connection:
+            present = inspect(connection)
+            if all(present.has_table(name) for name in tables.tables):
+                return
+        with self._creating() as connection:
+            tables.create_all(connection)
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
@@ -123,6 +130,14 @@ class Database:
             self._engine.connect().execution_options(**options) as connection,
             connection.begin(),
         ):
+            yield connection
+
+    @contextmanager
+    def _creating(self) -> Iterator[Connection]:
+        """Give a transaction to make tables in, one creator at a time."""
+        with self.write() as connection:
+            if not self._sqlite:
+                connection.execute(text(f"SELECT pg_advisory_xact_lock({_CREATION_LOCK})"))
             yield connection
 
     @contextmanager

@@ -15,9 +15,9 @@ from pathlib import Path
 import polars as pl
 
 from feature_repo.inputs import Array, Join, with_inputs
+from feature_repo.labels import matured
 from mlplatform.contracts import TrainingSet, UseCase, Window
 from mlplatform.errors import DataError, LeakError
-from pipelines.steps.maturity import matured
 
 _log = logging.getLogger("mlplatform.training_set")
 

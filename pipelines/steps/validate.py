@@ -14,11 +14,11 @@ from typing import Final
 
 import polars as pl
 
+from feature_repo.labels import matured
 from mlplatform.contracts import RuleResult, UseCase, ValidationReport
 from mlplatform.contracts.usecase.data import ColumnRule, ColumnType, Ordering, TableRule
 from mlplatform.errors import DataError
 from pipelines.steps import expectations
-from pipelines.steps.maturity import matured
 
 _LOGGER = logging.getLogger("mlplatform.validate")
 

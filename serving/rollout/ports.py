@@ -48,6 +48,6 @@ class Reader(Protocol):
         """Return all that the rollout has shown by now.
 
         Raises:
-            DataError: The log or the labels cannot be read; the look is then inconclusive.
+            DataError: The log cannot be read; the look is then inconclusive.
         """
         ...

@@ -264,6 +264,11 @@ class Registry:
         with self._mlflow.calling(f"setting {name}@{alias} to version {version}") as mlflow:
             self._mlflow.client(mlflow).set_registered_model_alias(name, alias, str(version))
 
+    def remove_alias(self, name: str, alias: str) -> None:
+        """Take an alias away; one that is not there stays away."""
+        with self._mlflow.calling(f"removing {name}@{alias}") as mlflow:
+            self._mlflow.client(mlflow).delete_registered_model_alias(name, alias)
+
     def download(self, name: str, version: int, to: Path) -> Path:
         """Fetch the signed directory of a version, pending ones included.
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from local.redis_server import answers, free_port, redis_program
+from local.processes import free_port
+from local.redis_server import answers, redis_program
 from local.supervisor import Handle, Program, Supervisor
 from mlplatform.errors import ServiceError
 

@@ -27,6 +27,19 @@ def test_the_folder_is_free_again_after_a_run(tmp_path: Path) -> None:
     assert (tmp_path / "lock").exists()
 
 
+def test_the_servers_of_a_folder_run_once_and_beside_a_run_and_others_see_it(
+    tmp_path: Path,
+) -> None:
+    workspace = Workspace(tmp_path)
+
+    assert not workspace.served
+    with workspace.lock(), workspace.serving_lock():
+        assert Workspace(tmp_path).served
+        with pytest.raises(PlatformError, match="another run is using"), workspace.serving_lock():
+            pass
+    assert not workspace.served
+
+
 def test_steps_are_told_absolute_places_and_capped_threads(tmp_path: Path) -> None:
     told = Workspace(tmp_path).environment(ComputeSettings(cpus=2), "http://127.0.0.1:1")
 

@@ -7,7 +7,7 @@ from contextlib import closing
 import pytest
 
 from feature_repo.online_store import connection_string, url
-from local.redis_server import free_port
+from local.processes import free_port
 from mlplatform.clients.redis_protocol import Address, encode
 from mlplatform.clients.redis_sync import RedisSync, connect
 from mlplatform.errors import ServiceError, SettingsError

@@ -10,9 +10,9 @@ import polars as pl
 import pytest
 from ruamel.yaml import YAML
 
+from feature_repo.labels import matured
 from mlplatform.contracts import RuleResult, UseCase, ValidationReport
 from mlplatform.errors import DataError
-from pipelines.steps.maturity import matured
 from pipelines.steps.validate import check, describe, validate
 
 START = datetime(2013, 1, 1, tzinfo=UTC)

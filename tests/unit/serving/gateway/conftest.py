@@ -15,7 +15,8 @@ import pytest
 
 from feature_repo import catalog
 from feature_repo import layout as layouts
-from local.redis_server import answers, free_port, redis_program
+from local.processes import free_port
+from local.redis_server import answers, redis_program
 from local.supervisor import Handle, Supervisor
 from local.triton_server import triton_program
 from mlplatform import signing

@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 
 from feature_repo import packed
-from local.redis_server import free_port
+from local.processes import free_port
 from mlplatform.clients.redis_sync import RedisSync, connect
 from mlplatform.contracts import Arm, Prediction, Route, ServedModel, Shadow
 from serving.predictions import stream

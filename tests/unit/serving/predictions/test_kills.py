@@ -16,7 +16,8 @@ import pytest
 import redis as vendor
 
 from feature_repo import predictions
-from local.redis_server import Redis, free_port, redis_program
+from local.processes import free_port
+from local.redis_server import Redis, redis_program
 from local.supervisor import Handle, Supervisor
 from mlplatform.clients.redis_sync import RedisSync
 from serving.predictions import stream

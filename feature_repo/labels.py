@@ -1,4 +1,4 @@
-"""Which labels may be learnt from: those whose whole cohort is known.
+"""Which labels may be learnt from, or judged by: those whose whole cohort is known.
 
 What becomes known early is not a fair sample: a cancellation is known at departure, a late
 arrival hours later. So a prediction counts only when the label's delay has passed since it was
@@ -18,7 +18,7 @@ def matured(spec: UseCase, labels: pl.DataFrame, as_of: datetime) -> pl.DataFram
     Args:
         spec: Names the label and its delay.
         labels: `event_timestamp`, `label_timestamp` and the label, among others.
-        as_of: The time of the run.
+        as_of: The time of the run, or of the look.
     """
     cohort = pl.col("event_timestamp") <= as_of - timedelta(hours=spec.label.delay_hours)
     known = pl.col("label_timestamp") <= as_of

@@ -1,0 +1,172 @@
+"""The state of rollouts: one row for each use case, beside the ledger in its database.
+
+A row is replaced by compare-and-swap on its revision, so of two who decide on one state only the
+faster is heard. What was seen at each look is kept as well, to be plotted; what was decided is on
+the ledger. It refuses to know what a state means.
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final, TypeVar
+
+from pydantic import Field, SecretStr, ValidationError
+from sqlalchemy import BigInteger, Column, MetaData, Table, Text, select, text, update
+
+from mlplatform.contracts import Contract, Rollout, UtcDatetime, Verdict
+from mlplatform.contracts.rollout import Phase
+from mlplatform.errors import DataError, StaleError, shorten
+from mlplatform.ledger.database import Database
+
+_Kind = TypeVar("_Kind", bound=Contract)
+_TABLES: Final = MetaData()
+
+_ROLLOUTS: Final = Table(
+    "rollouts",
+    _TABLES,
+    Column("usecase", Text, primary_key=True),
+    Column("revision", BigInteger, nullable=False),
+    Column("body", Text, nullable=False, comment="JSON of the newest rollout"),
+)
+
+_LOOKS: Final = Table(
+    "rollout_looks",
+    _TABLES,
+    Column("usecase", Text, primary_key=True),
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("at", Text, primary_key=True, comment="UTC to the microsecond: its order is time's"),
+    Column("body", Text, nullable=False, comment="JSON of what was seen"),
+)
+
+# Both databases know this clause; SQLAlchemy has it in their dialects only.
+_FIRST: Final = text(
+    "INSERT INTO rollouts (usecase, revision, body) VALUES (:usecase, 1, :body) "
+    "ON CONFLICT DO NOTHING"
+)
+_NOTE: Final = text(
+    "INSERT INTO rollout_looks (usecase, number, at, body) VALUES (:usecase, :number, :at, :body) "
+    "ON CONFLICT DO NOTHING"
+)
+
+
+class Look(Contract):
+    """What the evidence said at one moment of a rollout."""
+
+    usecase: str
+    number: int = Field(ge=1, description="Of the rollout.")
+    at: UtcDatetime
+    phase: Phase
+    step: int = Field(ge=0)
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """The newest rollout of a use case, as it is stored."""
+
+    revision: int
+    """Counts the writes of the use case's row, from 1."""
+    rollout: Rollout
+
+
+class RolloutStore:
+    """The rollouts of all use cases; safe to share between threads, and across a fork.
+
+    Args:
+        ledger_url: `sqlite:///path/to/file` or `postgresql://user:password@host/name`: the
+            ledger's database, made if it is not there.
+
+    Raises:
+        SettingsError: `ledger_url` names no database that a ledger can be kept in.
+        ServiceError: The database cannot be reached.
+    """
+
+    def __init__(self, ledger_url: str | SecretStr) -> None:
+        url = ledger_url.get_secret_value() if isinstance(ledger_url, SecretStr) else ledger_url
+        self._database = Database(url)
+        self._database.prepare(create=True)
+        self._database.add(_TABLES)
+
+    def read(self, usecase: str) -> Stored | None:
+        """Return the newest rollout of a use case; None when it never had one.
+
+        Raises:
+            DataError: The row holds no rollout of this use case.
+            ServiceError: The database cannot be reached.
+        """
+        query = select(_ROLLOUTS).where(_ROLLOUTS.c.usecase == usecase)
+        with self._database.read() as connection:
+            row = connection.execute(query).one_or_none()
+        if row is None:
+            return None
+        rollout = _parse(Rollout, row.body, f"the rollout of {usecase}")
+        if rollout.usecase != usecase:
+            raise DataError(
+                f"the row of {usecase} in the table rollouts holds a rollout of "
+                f"{rollout.usecase}: somebody edited it; restore the database from a backup"
+            )
+        return Stored(row.revision, rollout)
+
+    def write(self, rollout: Rollout, *, revision: int) -> int:
+        """Replace the state that has this revision, and return the new revision.
+
+        Args:
+            rollout: The new state.
+            revision: Of the state that it follows from; 0: there was none.
+
+        Raises:
+            StaleError: The stored state is another one by now; nothing was written.
+            ServiceError: The database cannot be reached; whether it was written is then unknown.
+        """
+        values = {"usecase": rollout.usecase, "body": rollout.model_dump_json()}
+        follows = (_ROLLOUTS.c.usecase == rollout.usecase) & (_ROLLOUTS.c.revision == revision)
+        replace = update(_ROLLOUTS).where(follows).values(**values, revision=revision + 1)
+        with self._database.write() as connection:
+            first = revision == 0
+            done = connection.execute(_FIRST, values) if first else connection.execute(replace)
+            written = done.rowcount == 1
+        if not written:
+            raise StaleError(
+                f"the rollout of {rollout.usecase} is no longer at revision {revision}: somebody "
+                "else wrote it meanwhile; read it and decide again"
+            )
+        return revision + 1
+
+    def note(self, look: Look) -> None:
+        """Keep what was seen; the first look of a moment stands.
+
+        Raises:
+            ServiceError: The database cannot be reached.
+        """
+        values = {
+            "usecase": look.usecase, "number": look.number, "at": _moment(look.at),
+            "body": look.model_dump_json(),
+        }  # fmt: skip
+        with self._database.write() as connection:
+            connection.execute(_NOTE, values)
+
+    def looks(self, usecase: str, number: int) -> tuple[Look, ...]:
+        """Return what was seen during one rollout, oldest first.
+
+        Raises:
+            DataError: A row holds no look.
+            ServiceError: The database cannot be reached.
+        """
+        of_rollout = (_LOOKS.c.usecase == usecase) & (_LOOKS.c.number == number)
+        query = select(_LOOKS.c.body).where(of_rollout).order_by(_LOOKS.c.at)
+        with self._database.read() as connection:
+            bodies = connection.execute(query).scalars().all()
+        return tuple(_parse(Look, body, f"a look of {usecase}/{number}") for body in bodies)
+
+
+def _parse(kind: type[_Kind], body: str, what: str) -> _Kind:
+    try:
+        return kind.model_validate_json(body)
+    except ValidationError as error:
+        raise DataError(
+            f"{what} cannot be read from the ledger's database: {shorten(error)}; it was edited, "
+            "or written by another release: restore the database from a backup"
+        ) from error
+
+
+def _moment(at: datetime) -> str:
+    return at.astimezone(UTC).isoformat(timespec="microseconds")
