@@ -72,7 +72,7 @@ class Outcome:
     others: dict[str, int]
     """Reasons that the fault does not explain, and how often they were given."""
     recovered_seconds: float | None
-    """From the fault to the first of the good answers that then lasted; None: not by itself."""
+    """From the fault to the last answer that is marked for its reason; None: not by itself."""
 
 
 def _stub(running: Serving) -> int:
@@ -179,14 +179,16 @@ def run(
         within=bool(millis.max() <= limit_ms),
         marked=sum(any(r in explained for r in s.reasons) for s in marks),
         others={r: n for r, n in reasons.items() if r not in explained},
-        recovered_seconds=_recovered(after, injected),
+        recovered_seconds=_recovered(after, injected, explained),
     )
 
 
-def _recovered(after: list[tuple[Answer, Scored]], injected: float) -> float | None:
+def _recovered(
+    after: list[tuple[Answer, Scored]], injected: float, explained: set[str]
+) -> float | None:
     steady, since = 0, injected
     for answer, scored in after:
-        if scored.fallback or scored.degraded:
+        if explained.intersection(scored.reasons):
             steady, since = 0, answer.done
         else:
             steady += 1

@@ -2,10 +2,11 @@
 
 The composition root. It stands in the middle of the source's time. It lands the raw events up to
 there, starts a real MLflow server, compiles the training pipeline and runs that file with KFP's
-local runner: once as of two months earlier, which gives the first champion, and once as of now.
-Then it serves the champion and replays what came next as live traffic, on which the newer version
-is rolled out, and after it a broken one. It leaves `summary.json`, `report.html`, `replay.json` and
-`live.html` in its folder. What has not changed since the last run is not done again.
+local runner: once as of now, and before it, where no version serves yet, as of two months earlier,
+which gives the first champion. Then it serves the champion and replays what came next as live
+traffic, on which the newer version is rolled out, and after it a broken one. It leaves
+`summary.json`, `report.html`, `replay.json` and `live.html` in its folder. What has not changed
+since the last run is not done again.
 """
 
 import argparse
@@ -22,10 +23,11 @@ from rich.text import Text
 from feature_repo import catalog, ingest
 from local.interrupts import interrupts
 from local.live_report import write_live_report
+from local.live_traffic import run_replay
 from local.mlflow_server import mlflow_server
 from local.moments import default_moment, moment_of
 from local.progress import Progress
-from local.replayed import run_replay, tell
+from local.replayed import tell
 from local.story_page import write_story
 from local.training import UI_PORT, run
 from local.workspace import Workspace
@@ -82,13 +84,16 @@ def _loop(console: Console, workspace: Workspace, options: argparse.Namespace) -
     moment: datetime = options.as_of or default_moment(code)
     title = Text.assemble((code.spec.name, "bold"), f": {code.spec.goal.ml_objective}\n")
     console.print(title, soft_wrap=True)
-    if options.rollouts and options.replay_days:
+    if options.rollouts and options.replay_days and not _has_champion(workspace, code.spec.name):
         # All of the data first: both runs are then made from the same, and stay what they are.
         ingest.land(code.spec.name, str(workspace.data), moment)
-        first = run(console, progress, workspace, code, moment - _days(options.head_start_days))
-        if first.verdict == "failed":
-            return False
+        first = run(
+            console, progress, workspace, code, moment - timedelta(days=options.head_start_days)
+        )
         console.print()
+        if first.verdict != "registered":
+            days = f"{options.head_start_days:g} days"
+            progress.say("champion", f"none from {days} earlier: the next version serves at once")
     summary = run(console, progress, workspace, code, moment)
     if summary.verdict == "failed" or not options.replay_days:
         return summary.verdict != "failed"
@@ -97,6 +102,7 @@ def _loop(console: Console, workspace: Workspace, options: argparse.Namespace) -
         found = run_replay(
             console, progress, workspace, code, moment, days=options.replay_days,
             per_second=options.rate, rollouts=options.rollouts,
+            trained=summary.model.version if summary.model else None,
         )  # fmt: skip
     except NotFoundError as error:  # no candidate has passed its gates yet: that is an answer
         console.print(Text(f"nothing to serve: {error}"), soft_wrap=True)
@@ -115,8 +121,10 @@ def _loop(console: Console, workspace: Workspace, options: argparse.Namespace) -
     return found.good
 
 
-def _days(count: float) -> timedelta:
-    return timedelta(days=count)
+def _has_champion(workspace: Workspace, usecase: str) -> bool:
+    """Return whether a version serves already, which the next one is to replace."""
+    registered = (workspace.mlflow / "mlflow.db").exists()
+    return registered and bool(Ledger(workspace.ledger_url).entries(usecase, "route", limit=1))
 
 
 def _serve_ui(console: Console, workspace: Workspace, port: int) -> None:

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from feature_repo import catalog
 from local import clock
-from local.serving import labels_of
+from local.traffic import labels_of
 from local.workspace import Workspace
 from mlplatform.contracts.usecase.operation import GuardrailMetric
 from mlplatform.errors import NotFoundError, PlatformError

@@ -120,7 +120,7 @@ def _environment(root: Path, port: int) -> dict[str, str]:
         "_MLFLOW_SERVER_ARTIFACT_DESTINATION": str(root / "artifacts"),
         "_MLFLOW_SGI_NAME": "uvicorn",
         # What `--allowed-hosts` sets: other Host headers get 403 (DNS rebinding).
-        "MLFLOW_SERVER_ALLOWEDHOSTS": f"{HOST}:{port},localhost:{port}",
+        "MLFLOW_SERVER_ALLOWED_HOSTS": f"{HOST}:{port},localhost:{port}",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",

@@ -11,12 +11,17 @@ from typing import Any, Final
 
 from pydantic import Field
 
+from local import clock
 from local.broken_model import register_broken
+from local.rollout_orders import Orders
 from local.serving import Serving
 from local.workspace import Workspace
-from mlplatform.contracts import Contract, Rollout
-from mlplatform.contracts.rollout import Chapter, Phase
+from mlplatform.contracts import Contract, Rollout, UseCase
+from mlplatform.contracts.rollout import AT_REST, Chapter, Phase
+from mlplatform.ledger import Ledger
 from mlplatform.signing import KeyPair
+from serving.rollout import machine
+from serving.rollout.store import RolloutStore
 
 _ACTOR: Final = "demo"
 
@@ -94,6 +99,12 @@ class Rehearsal:
             self._number, self._told = asked.number, 0
         return self._act is not None
 
+    @property
+    def missed(self) -> tuple[str, ...]:
+        """What there was no time for, or what somebody else's rollout took the place of."""
+        begun = () if self._act is None else (self._act,)
+        return tuple(act.title for act in (*begun, *self._waiting))
+
     def end(self) -> tuple[Rolled, ...]:
         """Return how the rollouts went, one that is still under way included."""
         rollout = self._running.rollout
@@ -109,27 +120,48 @@ class Rehearsal:
         self._told = len(rollout.story)
 
 
-def acts(running: Serving, workspace: Workspace, now: Callable[[], datetime]) -> tuple[Act, ...]:
-    """Return what is rolled out: the newest version unless it serves, then a broken copy of it."""
-    usecase, registry = running.usecase, running.registry
-    serving, newest = running.model.version, registry.newest(usecase)
+def acts(running: Serving, workspace: Workspace, trained: int | None) -> tuple[Act, ...]:
+    """Return what is rolled out: a newer version, then a broken copy of what serves by then.
+
+    Args:
+        running: The platform.
+        workspace: Has the keys.
+        trained: Version that the last run has registered; None: it has registered none.
+    """
+    serving = running.model.version
     first: tuple[Act, ...] = ()
-    if newest is not None and newest.version > serving:
-        title = f"version {newest.version}, trained on newer data, is to replace version {serving}"
-        first = (Act(title, lambda: newest.version, "promoted"),)
+    if trained is not None and trained > serving:
+        title = f"version {trained}, trained on newer data, is to replace version {serving}"
+        first = (Act(title, lambda: trained, "promoted"),)
 
     def broken() -> int:
         rollout = running.rollout
-        sound = serving
-        if rollout is not None and rollout.phase == "promoted":
-            sound = rollout.challenger.version
-        keys = KeyPair(*workspace.keys)
+        sound = serving if rollout is None else machine.serves(rollout).version
         return register_broken(
-            registry, usecase, sound, keys=keys, workdir=workspace.replay, now=now()
+            running.registry,
+            running.usecase,
+            sound,
+            keys=KeyPair(*workspace.keys),
+            workdir=workspace.replay,
+            now=running.clock.now(),
         ).version
 
     title = "a broken version: all its inputs are taken in the wrong unit"
     return (*first, Act(title, broken, "rolled_back"))
+
+
+def abandon(workspace: Workspace, spec: UseCase) -> Rollout | None:
+    """End a rollout that an interrupted replay has left; return it, None when there is none.
+
+    It has seen a part of the window that is replayed anew.
+    """
+    rollouts = RolloutStore(workspace.ledger_url)
+    stored = rollouts.read(spec.name)
+    if stored is None or stored.rollout.phase in AT_REST:
+        return None
+    now = clock.read(workspace.clock)
+    orders = Orders(spec, rollouts, Ledger(workspace.ledger_url), lambda: now, lambda: False)
+    return orders.give("abort", actor=_ACTOR, reason="the window is replayed from its start")
 
 
 def outcome(act: Act, rollout: Rollout) -> Rolled:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 import polars as pl
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
@@ -23,9 +23,9 @@ from local import clock
 from local.mlflow_server import mlflow_server
 from local.rollout_orders import Orders
 from local.rollout_status import shown
-from local.serving import labels_of
 from local.story_page import write_story
 from local.story_text import told
+from local.traffic import labels_of
 from local.workspace import Workspace
 from mlplatform.clients.registry import Registry
 from mlplatform.contracts import Rollout, Statistics
@@ -89,10 +89,13 @@ class _Desk:
         statistics, trouble = self._statistics(rollout)
         watched = rollout.phase in machine.WATCHED
         verdict = judge(rollout, statistics, now) if watched else rollout.story[-1].looked
-        found = shown(rollout, statistics, verdict, now)
+        parts = [shown(rollout, statistics, verdict, now)]
         if trouble:
-            self.console.print(Text(trouble, style="yellow"), soft_wrap=True)
-        return found
+            parts.append(Text(f"\n{trouble}", style="yellow"))
+        if not rollout.at_rest and not self.workspace.served:
+            where = self.workspace.root
+            parts.append(Text(f"\nno servers run in {where}: it goes on with `make serve`"))
+        return Group(*parts)
 
     def show(self) -> None:
         """Give the driver a moment to bring about what was asked, and print how far it is."""
@@ -103,11 +106,6 @@ class _Desk:
                 break
             time.sleep(_POLL_SECONDS)
         self.console.print(self.status())
-        if not self.workspace.served:
-            self.console.print(
-                f"\nno servers run in {self.workspace.root}: it takes effect with `make serve`",
-                soft_wrap=True,
-            )
 
     def over(self) -> bool:
         """Return whether the newest rollout is at rest."""

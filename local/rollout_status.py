@@ -34,6 +34,8 @@ def shown(
     parts: list[RenderableType] = [_facts(rollout, statistics, now)]
     if verdict is not None:
         parts += [Text(), _evidence(rollout, verdict)]
+        if verdict != rollout.story[-1].looked:  # the last turn says it already
+            parts.append(Text(verdict.reason, style="dim"))
     return Group(*parts)
 
 
@@ -83,17 +85,17 @@ def _evidence(rollout: Rollout, verdict: Verdict) -> Table:
         1 / alpha for alpha in (rollout.plan.rollback_alpha, rollout.plan.promotion_alpha)
     )
     title = f"evidence: {verdict.kind}, e-value of harm {e_value(verdict.log_harm)}"
-    table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
-    for column in ("guardrail", "before", "new", "difference", "margin",
-                   f"harm (≥ {harm:,.0f})", f"safe (≥ {safe:,.0f})"):  # fmt: skip
-        table.add_column(column, justify="left" if column == "guardrail" else "right")
+    # Narrow enough for a terminal of 80 columns.
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
+    table.add_column("guardrail", no_wrap=True)
+    for column in ("before", "new", "difference", "margin",
+                   f"harm / {harm:,.0f}", f"safe / {safe:,.0f}"):  # fmt: skip
+        table.add_column(column, justify="right", no_wrap=True)
     table.add_column("fresh")
     for reading, row in zip(verdict.readings, readings(verdict.readings), strict=True):
         difference = "none" if reading.difference is None else f"{reading.difference:+.4f}"
         fresh = "yes" if reading.fresh else Text("no", style="yellow")
         table.add_row(*row[:3], difference, *row[3:], fresh)
-    if verdict.kind in {"inconclusive", "frozen"}:
-        table.caption = Text(verdict.reason)
     return table
 
 

@@ -67,7 +67,11 @@ def _serve(console: Console, workspace: Workspace, options: argparse.Namespace) 
         console.print(
             f"curl -s {url} -H {header} -d {shlex.quote(body)}\n", soft_wrap=True, highlight=False
         )
-        console.print(f"{running.url}/openapi.json   {running.url}/metrics   Ctrl-C ends it")
+        console.print(f"{running.url}/openapi.json   {running.url}/metrics\n")
+        console.print(
+            "In another terminal, `make rollout VERSION=…` sends a version on its way and "
+            "`make status` says how far it is.\nCtrl-C ends it"
+        )
         signal.pause()
 
 

@@ -5,7 +5,7 @@ use case's own label rows. What was known later (the label, a landing) does not.
 It refuses a use case whose label rows lack a declared field.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -49,8 +49,7 @@ def traffic(code: UseCaseCode, start: datetime, end: datetime) -> Traffic:
         DataError: The label rows lack a field that a request declares, or the window is empty.
     """
     spec = code.spec
-    # An event may be filed before the window that its prediction falls into; never after.
-    labels = code.labels(code.read(start - timedelta(days=1), end))
+    labels = labels_of(code)(start, end)
     names = ["request_id", _TIME, *spec.serving.request]
     if missing := [name for name in names if name not in labels.columns]:
         raise DataError(
@@ -62,6 +61,12 @@ def traffic(code: UseCaseCode, start: datetime, end: datetime) -> Traffic:
     if rows.is_empty():
         raise DataError(f"{spec.name}: the source has no events from {start} to {end}")
     return Traffic(rows)
+
+
+def labels_of(code: UseCaseCode) -> Callable[[datetime, datetime], pl.DataFrame]:
+    """Return what reads the labels of predictions since a time, as they are known at another."""
+    # An event may be filed before the window that its prediction falls into; never after.
+    return lambda start, now: code.labels(code.read(start - timedelta(days=1), now))
 
 
 def rfc3339(moment: datetime) -> str:

@@ -23,11 +23,11 @@ from rich.table import Table
 from rich.text import Text
 
 from feature_repo import catalog, ingest
+from local.first_champion import first_champion
 from local.interrupts import interrupts
 from local.mlflow_server import mlflow_server
 from local.progress import Progress
 from local.report import write_report
-from local.serving import first_champion
 from local.summary import OVERHEAD, Summary, evaluations
 from local.workspace import Workspace
 from mlplatform.clients.registry import Registry

@@ -49,6 +49,15 @@ def parse(usecase: str, content: bytes) -> Route:
     return route
 
 
+def _epoch(key: bytes, content: bytes) -> int:
+    if not content.isdigit():
+        raise DataError(
+            f"{key.decode(errors='replace')} holds no epoch but {shorten(repr(content))}: remove "
+            "it, and the gateway says it anew"
+        )
+    return int(content)
+
+
 class RouteStore:
     """Routes of all use cases, for those who change them.
 
@@ -114,6 +123,7 @@ class RouteStore:
         """Return the epoch that each living gateway follows, by gateway.
 
         Raises:
+            DataError: One of them is no epoch.
             ServiceError: Redis cannot be reached.
         """
         prefix = acknowledgement_key(usecase, "")
@@ -131,7 +141,7 @@ class RouteStore:
         names = sorted(found)
         epochs = self._redis.execute("MGET", *names)
         return {
-            name.decode().removeprefix(prefix): int(epoch)
+            name.decode(errors="replace").removeprefix(prefix): _epoch(name, epoch)
             for name, epoch in zip(names, epochs, strict=True)
             if epoch is not None  # expired between the two commands
         }

@@ -57,7 +57,7 @@ def _cells(rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
                 *(_percent(n / row.runs) for n in (row.promoted, row.rolled_back, row.held)),
                 *("" if one is None else _percent(one.promoted / one.runs) for one in at),
                 "" if row.minutes is None else f"{row.minutes:g}",
-                f"{100 * row.spoiled:.2f} %",
+                f"{round(100 * row.spoiled, 2) + 0.0:.2f} %",
             ),
         }
 

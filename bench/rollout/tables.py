@@ -199,11 +199,12 @@ def lines(found: Sequence[Row], asked: Sequence[Requirement]) -> Iterator[str]:
     for row in found:
         if row.base is not None:
             continue
+        spoiled = round(100 * row.spoiled, 2) + 0.0  # no minus before zero
         minutes = "-" if row.minutes is None else f"{row.minutes:g}"
         yield (
             f"{row.kind if row.kind != kind else '':<28} {row.policy:<20} "
             f"{_percent(row.promoted / row.runs):>9} {_percent(row.rolled_back / row.runs):>12} "
-            f"{_percent(row.held / row.runs):>7} {minutes:>8} {100 * row.spoiled:>6.2f} %"
+            f"{_percent(row.held / row.runs):>7} {minutes:>8} {spoiled:>6.2f} %"
         )
         kind = row.kind
     yield "minutes: median to the rollback; spoiled: errors and overruns beyond the champion's"

@@ -9,10 +9,10 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 
+from feature_repo.metrics import METRICS, by_day, calibration_curve, precision_recall_curve
 from mlplatform.contracts import Candidate, Champion, Evaluation, Role, TrainingSet, UseCase
 from mlplatform.errors import ModelError
 from pipelines.steps import explain, slicing
-from pipelines.steps.metrics import METRICS, by_day, calibration_curve, precision_recall_curve
 from pipelines.steps.onnx_scoring import Scorer
 from pipelines.steps.scored import HeldOut, Scored, certain, compare, score
 from pipelines.steps.selection import winner

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from feature_repo.metrics import estimates, measure
 from mlplatform.contracts import HIGHER_IS_BETTER, Ablation, Metric
 from mlplatform.errors import DataError
-from pipelines.steps.metrics import estimates, measure
 from pipelines.steps.scored import HeldOut, Scored, certain
 
 _IMPORTANCE_ROWS = 10_000

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from feature_repo.metrics import Measured, Resamples, measure
 from mlplatform.contracts import Comparison, Interval, Metric, Role, Window
 from mlplatform.errors import DataError
 from pipelines.models.kind import Features, Floats, Labels
-from pipelines.steps.metrics import Measured, Resamples, measure
 from pipelines.steps.onnx_scoring import Scorer
 
 

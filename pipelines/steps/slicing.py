@@ -6,9 +6,9 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from feature_repo.metrics import MIN_DAYS, measure
 from mlplatform.contracts import Metric, SliceMetric, UseCase
 from mlplatform.errors import DataError
-from pipelines.steps.metrics import MIN_DAYS, measure
 from pipelines.steps.scored import HeldOut, Scored, compare
 
 

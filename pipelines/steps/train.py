@@ -10,10 +10,10 @@ import hashlib
 import logging
 from pathlib import Path
 
+from feature_repo import metrics
 from mlplatform.contracts import Candidate, TrainingSet, UseCase
 from pipelines.models.kind import Rows
 from pipelines.models.registry import KINDS
-from pipelines.steps import metrics
 from pipelines.steps.onnx_export import export
 from pipelines.steps.onnx_scoring import Scorer
 from pipelines.steps.search import Plan, plans

@@ -6,12 +6,13 @@ A pure function of plan and rows; Ray only decides where it runs.
 import time
 from dataclasses import dataclass
 
+from feature_repo import metrics
 from mlplatform.contracts import Metric
 from mlplatform.contracts.usecase.training import Training
 from mlplatform.errors import DataError
 from pipelines.models.kind import Fitting, Rows
 from pipelines.models.registry import KINDS
-from pipelines.steps import calibration, metrics
+from pipelines.steps import calibration
 from pipelines.steps.calibration import Sigmoid
 from pipelines.steps.search import Plan
 

@@ -88,4 +88,9 @@ class RegistryAliases:
                 raise ServiceError(
                     f"another process is setting aliases (it holds {self._lock_path}): try again"
                 ) from error
+            except OSError as error:
+                raise ServiceError(
+                    f"{self._lock_path} cannot be locked: {shorten(error)}; choose a folder of a "
+                    "file system that has locks"
+                ) from error
             yield

@@ -16,7 +16,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from mlplatform.contracts import Evidence, Rollout, ServerStatus, Statistics, Verdict
@@ -36,6 +36,9 @@ _ALIASES_SECONDS: Final = 60.0
 _REST: Final = 9
 """Aliases that could not be set are left alone for this many times as long as the attempt took:
 a registry that hangs takes a tenth of the driver's time, and looks for harm go on."""
+_LOOKS: Final = 1000
+"""Looks that are kept in the time until a rollout's deadline, besides those that say another thing
+than the one before: a driver looks several times a second, and a rollout may take weeks."""
 
 _log: Final = logging.getLogger(__name__)
 
@@ -69,7 +72,7 @@ class Driver:
         self._store, self._routes, self._servers = store, routes, servers
         self._aliases, self._ledger, self._reader, self._now = aliases, ledger, reader, now
         self._known: Rollout | None = None
-        self._noted: tuple[int, Verdict] | None = None
+        self._noted: Look | None = None
         self._recorded: set[str] = set()
         self._set: SetAliases | None = None
         """The aliases that were set last."""
@@ -106,7 +109,8 @@ class Driver:
         for effect in sorted(effects(stored.rollout), key=_turn_of):
             self._bring_about(effect, stored)
         if verdict is not None:
-            self._note(rollout, verdict, now)
+            turned = len(stored.rollout.story) > len(rollout.story)
+            self._note(rollout, verdict, now, turned=turned)
 
     def _replace(self, stored: Stored, rollout: Rollout) -> Stored:
         """Write the state that follows; raises StaleError when another writer was faster."""
@@ -150,13 +154,17 @@ class Driver:
         found = None
         if rollout.phase in WATCHED:
             with self._trying("read the evidence"):
-                found = self._reader.read(rollout)
+                try:
+                    found = self._reader.read(rollout)
+                except PlatformError:
+                    raise
+                except Exception as error:  # whatever a log holds: the deadline still counts
+                    what = f"{type(error).__name__}: {shorten(error)}"
+                    raise DataError(f"the evidence cannot be summed ({what})") from error
         return found
 
-    def _note(self, rollout: Rollout, verdict: Verdict, now: datetime) -> None:
-        """Keep what was seen, unless it is what was seen before."""
-        if self._noted == (rollout.number, verdict):
-            return
+    def _note(self, rollout: Rollout, verdict: Verdict, now: datetime, *, turned: bool) -> None:
+        """Keep what was seen, if it is worth a row (`_is_news`)."""
         seen = Look(
             usecase=rollout.usecase,
             number=rollout.number,
@@ -165,9 +173,11 @@ class Driver:
             step=rollout.step,
             verdict=verdict,
         )
-        with self._trying("keep what was seen"):
-            self._store.note(seen)
-            self._noted = (rollout.number, verdict)
+        pause = timedelta(hours=rollout.plan.deadline_hours) / _LOOKS
+        if _is_news(seen, self._noted, pause, turned=turned):
+            with self._trying("keep what was seen"):
+                self._store.note(seen)
+                self._noted = seen
 
     def _bring_about(self, effect: Effect, stored: Stored) -> None:
         match effect:
@@ -236,6 +246,17 @@ class Driver:
             self._trouble[what] = trouble
         else:
             self._trouble.pop(what, None)
+
+
+def _is_news(seen: Look, before: Look | None, pause: timedelta, *, turned: bool) -> bool:
+    """Return whether a look is kept: the first of its kind, one that decided, or one in a while."""
+    if before is None or seen.number != before.number:
+        return True
+    if seen.verdict == before.verdict:
+        return False
+    place = seen.phase, seen.step, seen.verdict.kind
+    same = place == (before.phase, before.step, before.verdict.kind)
+    return turned or not same or abs(seen.at - before.at) >= pause
 
 
 def _turn_of(effect: Effect) -> int:

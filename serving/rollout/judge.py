@@ -8,7 +8,8 @@ inconclusive by type, and nothing goes on because of it.
 
 What comes first wins: evidence that does not count (another model's, rows on a wrong arm, an
 uneven split, sums that cannot be), harm, evidence that is missing or old, a champion that is
-worse than before, safe.
+worse than before, safe. While labels cannot be read the e-value of `loss` is 1, so harm is found
+without it: that adds less than 1 to a mean which must reach 1/rollback_alpha.
 """
 
 import math
@@ -81,7 +82,7 @@ def _conclude(
         if reading.log_safe < -math.log(plan.promotion_alpha) or not reading.fresh
     ]
     if unsure:
-        return "undecided", "Not known to be safe: " + "; ".join(
+        return "undecided", "Safety is not proven yet: " + "; ".join(
             f"{in_short(reading)}, e-value {e_value(reading.log_safe)} of {needed}"
             + ("" if reading.fresh else f", {_newest(statistics, reading.metric)}")
             for reading in unsure

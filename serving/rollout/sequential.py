@@ -149,7 +149,8 @@ def log_above(
     Args:
         stages: Weight and sums of values in [0, 1]; each entity in one stage at most.
         null: In (-1, 1).
-        center: In [0, 1], fixed beforehand; the closer to the mean, the fewer entities it takes.
+        center: In [0, 1], and in (0, 1) unless `binary`; fixed beforehand. The closer to the mean,
+            the fewer entities it takes.
         binary: Whether values are 0 or 1: then the bound is exact.
     """
     return _log_capital(_arms(stages), null, center, binary=binary)

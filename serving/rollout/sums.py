@@ -32,6 +32,9 @@ RATES: Final = ("error_rate", "fallback_rate", "budget_overrun_rate", "decision_
 LOSS: Final = "loss"
 _PAIRED: Final = ("error_rate", "fallback_rate", "decision_rate")
 """Not the overruns: a shadow is asked when nobody waits, so its time is not that of an arm."""
+_FAILURES: Final = ("error_rate", "fallback_rate")
+"""Of those, events of a server, which come in bursts."""
+_SECOND: Final = pl.col("received_at").dt.truncate("1s")
 BASELINE: Final = 2.0
 """Times `stale_hours` before the rollout that the baseline reaches back: with twice as many rows
 the comparison with the newest `stale_hours` has two thirds of the precision of endless ones."""
@@ -162,10 +165,18 @@ def _pairs(
     first = _with_loss(shown.unique("unit", keep="first", maintain_order=True), labels)
     seen = _with_loss(shadow.join(first, on=_REQUEST, how="semi"), labels)
     both = first.join(seen, on=_REQUEST, suffix="_shadow", maintain_order="left")
-    return both.with_columns(
+    both = both.with_columns(
         (_number(f"{metric}_shadow") - _number(metric)).alias(metric)
         for metric in (*_PAIRED, *(() if labels is None else (LOSS,)))
     )
+    return both.with_columns(_first_unequal(metric) for metric in _FAILURES)
+
+
+def _first_unequal(metric: str) -> pl.Expr:
+    """Return the differences; of a second only the first unequal one counts, as in `_apart`."""
+    unequal = pl.col(metric) != 0
+    again = unequal & (unequal.cum_sum().over(_SECOND) > 1)
+    return pl.when(again).then(0.0).otherwise(metric).alias(metric)
 
 
 def _sums(
@@ -177,7 +188,7 @@ def _sums(
     exposed = _counts(staged.unique(["unit", "stage"]))
     values = {metric: _by_arm(first, metric) for metric in metrics}
     events = {
-        rate: _counts(staged.filter(rate).unique("unit", keep="first", maintain_order=True))
+        rate: _counts(_apart(staged.filter(rate).unique("unit", keep="first", maintain_order=True)))
         for rate in RATES
     }
     return tuple(
@@ -190,6 +201,15 @@ def _sums(
         )
         for number, (route, _) in enumerate(stages)
     )
+
+
+def _apart(events: pl.DataFrame) -> pl.DataFrame:
+    """Return the first event of each second, whichever arm's it is.
+
+    Events come in bursts: a server that stumbles fails whatever is open. Of independent events the
+    first one of a second is as good a toss as any, and a burst then counts once a second.
+    """
+    return events.unique(_SECOND, keep="first", maintain_order=True)
 
 
 def _counts(entities: pl.DataFrame) -> dict[int, Counts]:

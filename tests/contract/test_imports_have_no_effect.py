@@ -25,9 +25,11 @@ PURE = (
     "pipelines.models",
     "pipelines.tasks",
     "pipelines.journal",
+    "serving.rollout",
+    "monitoring",
 )
 
-HEAVY = ("kfp", "ray", "mlflow", "kubernetes", "feast", "great_expectations")
+HEAVY = ("kfp", "ray", "mlflow", "kubernetes", "feast", "great_expectations", "evidently")
 
 PROGRAM = """
 import importlib, json, logging, os, pkgutil, sys, threading

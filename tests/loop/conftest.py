@@ -43,6 +43,13 @@ GROUPS = {**GROUPS, "fleet": ("fleet",)}
 """A new feature, as the use case's README tells to add one: in its folder and nowhere else."""
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give the first test of a platform the time to build its model, on a busy machine too."""
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker(pytest.mark.timeout(1200))
+
+
 @pytest.fixture(scope="session")
 def new_platform(
     copy_repository: Callable[[Path], Path], tmp_path_factory: pytest.TempPathFactory

@@ -44,7 +44,7 @@ class Platform:
     def demo(
         self, as_of: str = AS_OF, *, replay_days: float = 0, rate: float = 100
     ) -> "subprocess.CompletedProcess[str]":
-        replay = ["--replay-days", str(replay_days), "--rate", str(rate)]
+        replay = ["--replay-days", str(replay_days), "--rate", str(rate), "--no-rollouts"]
         return self.python(*self.command[1:], "--as-of", as_of, *replay)
 
     def python(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -55,7 +55,7 @@ class Platform:
             capture_output=True,
             text=True,
             check=False,
-            timeout=280,
+            timeout=900,  # a model is built: on a busy machine that takes minutes
         )
 
     def temperature(self) -> float:

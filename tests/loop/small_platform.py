@@ -5,11 +5,13 @@ tests of a rollout need of a model: the same sign is the same decision on every 
 """
 
 import dataclasses
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
+from typing import Self
 
 import msgspec
 
@@ -43,6 +45,14 @@ class SmallPlatform:
 
     workspace: Workspace
     code: catalog.UseCaseCode
+
+    def copy(self, root: Path, plan: RolloutPlan) -> Self:
+        """Copy the workspace, which nobody uses now; its versions are rolled out by a plan."""
+        shutil.copytree(self.workspace.root, root)
+        spec = self.code.spec.model_copy(update={"rollout": plan})
+        return dataclasses.replace(
+            self, workspace=Workspace(root), code=dataclasses.replace(self.code, spec=spec)
+        )
 
     def requests(self, clock: Clock, prefix: str) -> Iterator[bytes]:
         """Yield requests without end, each of another flight, asked at the servers' time."""
@@ -94,13 +104,8 @@ class SmallPlatform:
         raise FileNotFoundError(f"the registry holds no model {digest}")
 
 
-def small_platform(root: Path, plan: RolloutPlan) -> SmallPlatform:
-    """Make the workspace: keys, landed events, features, and version 1, the first champion.
-
-    Args:
-        root: Folder of the workspace.
-        plan: How its versions are rolled out.
-    """
+def small_platform(root: Path) -> SmallPlatform:
+    """Make the workspace: keys, landed events, features, and version 1, the first champion."""
     workspace = Workspace(root)
     workspace.keys[0].parent.mkdir(parents=True)
     signing.create_key_pair(*workspace.keys)
@@ -109,9 +114,7 @@ def small_platform(root: Path, plan: RolloutPlan) -> SmallPlatform:
     store = stores.open_store(data)
     stores.apply(store)
     ingest.write_features(USECASE, store, ingest.read_raw(USECASE, data, AS_OF), AS_OF)
-    code = catalog.load(USECASE)
-    spec = code.spec.model_copy(update={"rollout": plan})
-    platform = SmallPlatform(workspace, dataclasses.replace(code, spec=spec))
+    platform = SmallPlatform(workspace, catalog.load(USECASE))
     with mlflow_server(workspace.mlflow) as server:
         registry = Registry(RegistrySettings(tracking_uri=server.url))
         first = platform.register(registry, ON_TIME)

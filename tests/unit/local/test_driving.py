@@ -6,8 +6,8 @@ from typing import cast
 
 import pytest
 
-import local.serving
-from local.serving import _driven
+from local import driving
+from local.driving import driven
 from serving.rollout.driver import Driver
 from tests.unit.local.test_supervisor import eventually
 
@@ -29,10 +29,10 @@ class Failing:
 def test_a_driver_looks_until_the_end_and_its_failure_is_said_once(
     broken: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(local.serving, "_TICK_SECONDS", 0.001)
+    monkeypatch.setattr(driving, "_TICK_SECONDS", 0.001)
     driver = Failing()
     driver.broken = broken
-    with caplog.at_level(logging.ERROR), _driven(cast(Driver, driver), "flights"):
+    with caplog.at_level(logging.ERROR), driven(cast(Driver, driver), "flights"):
         assert eventually(lambda: driver.looks > 5)
 
     ended = driver.looks

@@ -292,6 +292,11 @@ def test_status_shows_how_far_the_rollout_is(
     assert "pending" in said
     assert "started, by somebody: a test" in said
     assert "epoch 2, not every gateway follows it yet" in said
+    assert "no servers run in" in said
+
+    with desk.workspace.serving_lock():
+        assert 0 == run(desk, "status")
+    assert "no servers run in" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -313,7 +318,7 @@ def test_an_order_is_written_with_who_gave_it_and_why(
     assert last.reason.endswith("it's [bold] & $HOME")
     said = capsys.readouterr().out
     assert "it's [bold] & $HOME" in said
-    assert "it takes effect with `make serve`" in said
+    assert "it goes on with `make serve`" in " ".join(said.split())
 
 
 def test_a_paused_rollout_is_resumed_and_one_that_is_not_is_refused(

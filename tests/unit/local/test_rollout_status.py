@@ -11,8 +11,8 @@ from serving.rollout.judge import judge
 from tests.unit.serving.rollout.builders import PLAN, reach, shown
 
 
-def text(found: RenderableType) -> str:
-    console = Console(width=160, no_color=True)
+def text(found: RenderableType, width: int = 160) -> str:
+    console = Console(width=width, no_color=True)
     with console.capture() as captured:
         console.print(found)
     return captured.get()
@@ -33,9 +33,19 @@ def test_a_canary_is_shown_with_its_traffic_evidence_and_thresholds() -> None:
     assert f"epoch {rollout.epoch}, every gateway follows it" == row(said, "route")
     assert "32,000 entities before, 8,000 new; 500 each needed" == row(said, "seen at 20 %")
     assert row(said, "deadline").endswith(f"in {rollout.deadline_at - now}")
-    assert "harm (≥ 100)" in said
-    assert "safe (≥ 100)" in said
+    assert "harm / 100" in said
+    assert "safe / 100" in said
     assert all(guardrail.metric.replace("_", " ") in said for guardrail in PLAN.guardrails)
+
+
+def test_what_the_evidence_says_fits_a_terminal_of_80_columns() -> None:
+    rollout, now = reach("canary", step=1)
+    statistics = shown(rollout, now)
+    verdict = judge(rollout, statistics, now)
+    said = text(status(rollout, statistics, verdict, now), width=80)
+
+    assert all(row(said, r.metric.replace("_", " ")).endswith("yes") for r in verdict.readings)
+    assert " ".join(said.split()).endswith(verdict.reason)
 
 
 def test_evidence_that_is_old_is_marked_as_such() -> None:
@@ -45,6 +55,7 @@ def test_evidence_that_is_old_is_marked_as_such() -> None:
 
     assert "evidence: inconclusive" in said
     assert row(said, "error rate").endswith("no")
+    assert "more than 24 hours from now" in said
 
 
 def test_evidence_that_is_missing_is_said() -> None:

@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
 
-from mlplatform.errors import DataError
-from pipelines.steps.metrics import (
+from feature_repo.metrics import (
     Resamples,
     by_day,
     calibration_curve,
@@ -19,6 +18,7 @@ from pipelines.steps.metrics import (
     precision_recall_curve,
     weighted,
 )
+from mlplatform.errors import DataError
 
 
 def _times(days: int, per_day: int) -> pl.Series:
@@ -209,7 +209,7 @@ def test_blocks_of_resamples_give_what_one_block_gives(
     labels, scores = rng.integers(0, 2, 300).astype(np.int8), rng.random(300)
     resamples = by_day(_times(10, 30), seed=2, count=50)
     whole = weighted(labels, scores, resamples.blocks())
-    monkeypatch.setattr("pipelines.steps.metrics._BLOCK", 7 * 300)
+    monkeypatch.setattr("feature_repo.metrics._BLOCK", 7 * 300)
 
     parts = weighted(labels, scores, resamples.blocks())
 

@@ -159,6 +159,7 @@ class Oracle:
         events: dict[tuple[str, int, bool], int] = defaultdict(int)
         exposed: dict[tuple[int, bool], set[str]] = defaultdict(set)
         seen: set[tuple[str, str]] = set()
+        bursts: set[tuple[str, int]] = set()
         for row in self.live:
             if row.epoch not in self.stage_of:
                 continue
@@ -169,7 +170,8 @@ class Oracle:
             for rate in RATES:
                 if self.value(row, rate) and (rate, row.entity) not in seen:
                     seen.add((rate, row.entity))
-                    events[rate, stage, arm] += 1
+                    events[rate, stage, arm] += (rate, _second(row)) not in bursts
+                    bursts.add((rate, _second(row)))
             if ("", row.entity) in seen:
                 continue
             seen.add(("", row.entity))
@@ -192,12 +194,18 @@ class Oracle:
             if _request(row) in shown and not self.challenged(row):
                 first.setdefault(row.entity, row)
         found = defaultdict(list)
+        bursts: set[tuple[str, int]] = set()
         for row in first.values():
             for metric in PAIRED:
                 before = self.value(row, metric)
                 after = self.value(shown[_request(row)], metric)
                 if before is not None and after is not None:
-                    found[metric].append(after - before)
+                    difference = after - before
+                    if difference and metric in {"error_rate", "fallback_rate"}:
+                        again = (metric, _second(row)) in bursts
+                        bursts.add((metric, _second(row)))
+                        difference = 0.0 if again else difference
+                    found[metric].append(difference)
                     if metric == "loss" and not self.stages:
                         self.renew(row, ["loss"])
         return found
@@ -240,6 +248,10 @@ class Oracle:
 
 def _order(row: Prediction) -> tuple[int, str, int]:
     return row.received_at, row.gateway, row.sequence
+
+
+def _second(row: Prediction) -> int:
+    return row.received_at // 1_000_000
 
 
 def _request(row: Prediction) -> tuple[str, int, str, str]:

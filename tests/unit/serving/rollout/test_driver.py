@@ -4,6 +4,7 @@ import itertools
 import logging
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -249,7 +250,11 @@ def test_what_is_away_keeps_no_traffic_on_a_broken_version_and_is_said_once(
     )
 
 
-@pytest.mark.parametrize("failure", [DataError("a file is damaged"), AWAY], ids=["data", "service"])
+@pytest.mark.parametrize(
+    "failure",
+    [DataError("a file is damaged"), AWAY, KeyError("a fault of our own")],
+    ids=["data", "service", "fault"],
+)
 def test_evidence_that_cannot_be_read_moves_nothing(world: World, failure: Exception) -> None:
     world.ask()
     with world.driver() as driver:
@@ -350,6 +355,61 @@ def test_each_look_that_says_something_new_is_kept(world: World) -> None:
         dict.fromkeys((look.phase, look.step) for look in looks)
     )
     assert all(one.verdict != two.verdict for one, two in itertools.pairwise(looks))
+
+
+@pytest.mark.parametrize(
+    "failure", [AWAY, KeyError("a fault of our own")], ids=["service", "fault"]
+)
+def test_evidence_that_is_never_read_keeps_no_deadline_from_coming(
+    world: World, failure: Exception
+) -> None:
+    world.ask()
+    with world.driver() as driver:
+        world.until(driver, "canary", 1)
+        world.evidence.failure = failure
+        world.clock.now = world.rollout.deadline_at
+        world.settle(driver)
+
+    assert "held" == world.rollout.phase
+    assert {3: 1.0} == weights(world.route)
+
+
+def test_looks_that_say_the_same_are_thinned_and_turns_are_kept(world: World) -> None:
+    world.ask()
+    with world.driver() as driver:
+        entered = world.until(driver, "canary", 1)
+        world.hour(driver)
+        before = len(world.store.looks(USECASE, 1))
+        for number in range(200):  # five minutes of looks, each on other evidence
+            world.clock.now += timedelta(milliseconds=1500)
+            world.evidence.errors = 0.004 + 1e-6 * number
+            world.follow()
+            driver.tick()
+        kept = world.store.looks(USECASE, 1)[before:]
+        world.evidence.errors = BAD
+        driver.tick()
+
+    assert "harm" == world.store.looks(USECASE, 1)[-1].verdict.kind
+    pause = timedelta(hours=entered.plan.deadline_hours) / 1000
+    assert len(kept) <= timedelta(minutes=5) / pause + 2
+
+
+def test_an_acknowledgement_that_is_no_epoch_moves_nothing_and_is_named(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.ask()
+    with world.driver() as driver:
+        asked = world.until(driver, "canary", 1)
+        world.follow()
+        world.redis.execute("SET", f"route:{USECASE}:gateway:stranger", "soon")
+        driver.tick()
+        driver.tick()
+        during = world.rollout
+        world.redis.execute("DEL", f"route:{USECASE}:gateway:stranger")
+        driver.tick()
+
+    assert during.committed < asked.epoch == world.rollout.committed
+    assert 1 == caplog.text.count("gateway:stranger holds no epoch but b'soon'")
 
 
 def test_a_registry_that_hangs_gets_a_tenth_of_the_time(

@@ -4,6 +4,7 @@ import math
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -193,6 +194,15 @@ def test_an_experiment_that_nobody_has_entered_is_read_without_a_claim() -> None
     assert not found.fixed.final
     assert found.always is not None
     assert (-1, 1) == pytest.approx((found.always.low, found.always.high), abs=1e-4)
+
+
+def test_a_loss_without_its_labels_is_not_read_but_a_rate_is() -> None:
+    half = stage(rate(200, 1000), rate(240, 1000))
+    seen = msgspec.structs.replace(statistics(half), unread="the labels cannot be read")
+
+    with pytest.raises(DataError, match="the labels cannot be read"):
+        read(seen, "loss")
+    assert read(seen, "decision_rate") == read(statistics(half), "decision_rate")
 
 
 def test_an_answer_that_is_no_number_is_named() -> None:

@@ -415,6 +415,16 @@ def test_evidence_that_cannot_be_read_is_inconclusive() -> None:
     assert _judged(_plan("error_rate"), None).kind == "inconclusive"
 
 
+def test_labels_that_cannot_be_read_decide_nothing_but_hide_no_harm() -> None:
+    trouble = "the labels cannot be read: the warehouse is away"
+    plan = _plan("error_rate", "loss")
+    harm, safe = (_judged(plan, _changed(seen, unread=trouble)) for seen in (HARM, SAFE))
+
+    assert harm.kind == "harm"
+    assert (safe.kind, len(safe.readings)) == ("inconclusive", 2)
+    assert safe.reason == "The labels cannot be read: the warehouse is away."
+
+
 def test_nothing_at_all_is_inconclusive() -> None:
     assert _judged(_plan(*ALL), _statistics(newest={})).kind == "inconclusive"
 
@@ -431,6 +441,16 @@ def test_entities_that_come_again_in_a_later_stage_are_no_new_tosses() -> None:
         _judged(_plan("error_rate"), _statistics(Stage(8, 0.05, exposed=uneven))).kind
         == "inconclusive"
     )
+
+
+@pytest.mark.parametrize(("own", "kind"), [(1_151, "inconclusive"), (1_150, "undecided")])
+def test_every_step_that_a_plan_may_have_gets_its_part_of_the_level(own: int, kind: str) -> None:
+    stage = Stage(8, 0.05, exposed=Counts(20_000 - own, own))
+    log = sequential.log_mismatch(0.05, stage.exposed)
+
+    assert (log >= math.log(1_000 * (len(PLAN.weights) + 1))) == (kind == "inconclusive")
+    assert log >= math.log(1_000)
+    assert _judged(_plan("error_rate"), _statistics(stage)).kind == kind
 
 
 @pytest.mark.parametrize(

@@ -198,6 +198,18 @@ def test_a_shadow_ends_when_both_versions_answered_enough_entities() -> None:
     assert ("shadow", "canary") == (few.phase, enough.phase)
 
 
+@pytest.mark.parametrize(("answered", "phase"), [(499, "shadow"), (500, "canary")])
+def test_a_shadow_whose_plan_guards_only_what_comes_late_waits_for_its_pairs_as_well(
+    answered: int, phase: Phase
+) -> None:
+    late = tuple(guard for guard in PLAN.guardrails if guard.metric != "error_rate")
+    rollout, now = reach("shadow", plan=PLAN.model_copy(update={"guardrails": late}))
+    now += 6 * HOUR
+    seen = evidence(rollout, shown(rollout, now, entities=answered))
+
+    assert phase == after(rollout, seen, now).phase
+
+
 @pytest.mark.parametrize(("phase", "step"), [("canary", 2), ("soak", 0)])
 def test_only_a_last_step_and_a_soak_need_every_guardrail_safe(phase: Phase, step: int) -> None:
     first, now = reach("canary", 0)
@@ -305,6 +317,66 @@ def test_it_is_held_at_its_deadline_wherever_it_is(phase: Phase, paused: bool) -
 
     assert before.phase not in AT_REST
     assert ("held", 0.0) == (then.phase, route(then).weight)
+
+
+BLIND = [
+    pytest.param({"statistics": None}, id="unread"),
+    pytest.param({"digest": "f" * 64}, id="another digest"),
+    pytest.param({"misassigned": 1}, id="a wrong arm"),
+    pytest.param({"paired": {"loss": Moments(9, float("nan"), 1.0)}}, id="not a number"),
+]
+STALE = timedelta(hours=PLAN.stale_hours)
+
+
+@pytest.mark.parametrize("paused", [False, True], ids=["going on", "paused"])
+@pytest.mark.parametrize(("phase", "step"), [("canary", 0), ("canary", 2), ("soak", 0)])
+@pytest.mark.parametrize("change", BLIND)
+def test_users_meet_a_version_that_nobody_can_judge_no_longer_than_evidence_counts(
+    phase: Phase, step: int, change: Change, paused: bool
+) -> None:
+    rollout, now = reach(phase, step)
+    if paused:
+        rollout = machine.order(rollout, "pause", "ana", "lunch", now)
+    blind = after(rollout, unfit(rollout, change, now), now)
+    almost, then = now + STALE - timedelta(seconds=1), now + STALE
+    stays = after(blind, unfit(blind, change, almost), almost)
+    held = after(stays, unfit(stays, change, then), then)
+
+    assert (phase, now) == (stays.phase, stays.blind_since)
+    assert ("held", 0.0, None) == (held.phase, route(held).weight, held.blind_since)
+    assert held.story[-1].reason.startswith("nobody could tell for 24 hours whether it does harm: ")
+
+
+def test_one_sound_look_in_between_is_enough_to_go_on() -> None:
+    rollout, now = reach("canary", 0)
+    void = {"misassigned": 1}
+    rollout = after(rollout, unfit(rollout, void, now), now)
+    now += STALE - HOUR
+    rollout = after(rollout, evidence(rollout, shown(rollout, now, entities=400)), now)
+    sound = rollout.blind_since
+    now += 2 * HOUR
+    rollout = after(rollout, unfit(rollout, void, now), now)
+
+    assert (None, "canary", now) == (sound, rollout.phase, rollout.blind_since)
+
+
+@pytest.mark.parametrize(
+    ("phase", "change"),
+    [
+        pytest.param("shadow", {"misassigned": 1}, id="a shadow, which nobody meets"),
+        pytest.param("canary", {"newest": {}}, id="no traffic"),
+        pytest.param("canary", {"recent": {"error_rate": Share(4_000, 40_000)}}, id="both worse"),
+    ],
+)
+def test_where_nobody_is_harmed_or_harm_can_be_told_only_the_deadline_counts(
+    phase: Phase, change: Change
+) -> None:
+    rollout, now = reach(phase)
+    for _ in range(3):
+        rollout = after(rollout, unfit(rollout, change, now), now)
+        now += STALE
+
+    assert (phase, None) == (rollout.phase, rollout.blind_since)
 
 
 def test_a_soak_waits_for_evidence_no_longer_than_evidence_counts() -> None:

@@ -50,6 +50,9 @@ SHOWN: Final[dict[str, dict[str, Any]]] = {
     "harmful": {"errors": 0.05},
 }
 KINDS: Final = ("none", *SHOWN, *UNFIT)
+BLIND: Final = ("none", "another digest", "another rollout", "not a number", "a wrong arm")
+"""Evidence that shows no harm even where there is some."""
+STALE: Final = timedelta(hours=PLAN.stale_hours)
 POSSIBLE: Final[dict[Order, tuple[str, ...]]] = {
     "promote": WATCHED,
     "rollback": ("pending", "verifying", *WATCHED, "promoted", "held", "superseded"),
@@ -158,6 +161,8 @@ class Rollouts(RuleBasedStateMachine):
         self.forced = False
         self.followed: dict[int, Any] = {}
         """When the gateways were first seen to follow each epoch."""
+        self.blind: list[Any] = []
+        """When the looks were since users met a version of which nothing could be told."""
 
     # --- The driver --------------------------------------------------------------------------
 
@@ -172,6 +177,10 @@ class Rollouts(RuleBasedStateMachine):
         )
         if evidence.acknowledged == before.epoch:
             self.followed.setdefault(before.epoch, self.now)
+        if before.phase in {"canary", "soak"} and kind in BLIND and verdict is None:
+            self.blind.append(self.now)
+        else:
+            self.blind = []
         verdict = verdict or machine.look(before, evidence, self.now)
         after = machine.turn(before, evidence, verdict, self.now)
 
@@ -183,6 +192,8 @@ class Rollouts(RuleBasedStateMachine):
     def store(self, rollout: Rollout) -> None:
         """Keep the state as its JSON, and what must be so of any two states after each other."""
         before = self.rollout
+        if (rollout.phase, rollout.step) != (before.phase, before.step):
+            self.blind = []
         if rollout.phase == "promoted" != before.phase:
             digest = rollout.challenger.digest
             self.promotions[digest] = self.promotions.get(digest, 0) + 1
@@ -229,6 +240,8 @@ class Rollouts(RuleBasedStateMachine):
     def went_on_rightly(self, before: Rollout, after: Rollout, kind: str) -> None:
         """Check a turn against what the test itself showed and saw."""
         place = (before.phase, before.step)
+        blind = bool(self.blind) and self.now - self.blind[0] >= STALE
+        assert not (blind and after.phase in {"canary", "soak"})
         if (after.phase, after.step) == place or before.phase not in WATCHED:
             return
         event(f"{before.phase} → {after.phase} ({after.story[-1].verdict})")
@@ -236,7 +249,7 @@ class Rollouts(RuleBasedStateMachine):
             failed = self.world.status(before.challenger).state == "failed"
             assert kind == "harmful" or failed
         elif after.phase == "held":
-            assert self.now >= before.deadline_at
+            assert blind or self.now >= before.deadline_at
         else:
             self.went_forward_rightly(before, kind)
 
@@ -297,6 +310,13 @@ class Rollouts(RuleBasedStateMachine):
             self.tick(kind, lie(self.rollout, fresh=unread))
         else:
             self.tick(kind)
+
+    @rule(place=st.sampled_from(["canary", "soak"]), kind=st.sampled_from(BLIND))
+    def the_evidence_does_not_count_for_a_day(self, place: str, kind: str) -> None:
+        self.all_is_well_until(place)
+        self.looks(kind, 2)
+        self.now += STALE - timedelta(hours=1)
+        self.tick(kind)
 
     @rule(order=st.permutations(range(4)))
     def the_effects_come_again_in_another_order(self, order: list[int]) -> None:

@@ -10,6 +10,9 @@ and Welsh (2007), "Bootstrapping clustered data", JRSS B 69(3); Cameron, Gelbach
 (1993), chapter 13. With about 30 days they cover slightly less than their level.
 
 Models are compared on the same resamples, so what moves all of them on a day cancels.
+
+Evaluation measures a test window with these functions, monitoring what was served: the two can be
+compared because there is one of each. It imports no machine learning library.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,7 +25,11 @@ import polars as pl
 
 from mlplatform.contracts import HIGHER_IS_BETTER, CurvePoint, Interval, Metric
 from mlplatform.errors import DataError
-from pipelines.models.kind import Floats, Labels
+
+Labels = npt.NDArray[np.int8]
+"""0 or 1, [N]."""
+
+Floats = npt.NDArray[np.float64]
 
 METRICS: Final[tuple[Metric, ...]] = ("pr_auc", "roc_auc", "log_loss", "calibration_error")
 

@@ -1,0 +1,1 @@
+"""Watching what was served: names the cause first, and asks for retraining only where it helps."""

@@ -1,0 +1,214 @@
+"""The histories of triggers: one row for each use case, beside the ledger in its database.
+
+A row is replaced by compare-and-swap on its revision: of two who decide on one state the slower
+one decides again. What was decided is written with it and reaches the ledger afterwards, so a
+process may die between the two. It refuses to know what a history means.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from pydantic import SecretStr, ValidationError
+from sqlalchemy import BigInteger, Column, MetaData, Table, Text, select, text, update
+
+from mlplatform.contracts.retrain import History, Signal
+from mlplatform.contracts.usecase.operation import Monitoring
+from mlplatform.errors import DataError, StaleError, shorten
+from mlplatform.ledger import Ledger
+from mlplatform.ledger.database import Database
+from monitoring.history import turn
+from monitoring.trigger import observe
+
+_ATTEMPTS: Final = 100
+"""Writes that another writer may win in a row: each took milliseconds, so this is seconds."""
+
+_TABLES: Final = MetaData()
+_TRIGGERS: Final = Table(
+    "retrain_triggers",
+    _TABLES,
+    Column("usecase", Text, primary_key=True),
+    Column("revision", BigInteger, nullable=False),
+    Column("body", Text, nullable=False, comment="JSON of the history"),
+)
+
+# Both databases know this clause; SQLAlchemy has it in their dialects only.
+_FIRST: Final = text(
+    "INSERT INTO retrain_triggers (usecase, revision, body) VALUES (:usecase, 1, :body) "
+    "ON CONFLICT DO NOTHING"
+)
+
+Step = Callable[[History], History]
+"""From a history to the next one; the very same object where nothing changes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """The history of a use case, as it is stored."""
+
+    revision: int
+    """Counts the writes of the use case's row, from 1."""
+    history: History
+
+
+class RequestStore:
+    """The histories of all triggers; safe to share between threads, and across a fork.
+
+    Args:
+        ledger_url: `sqlite:///path/to/file` or `postgresql://user:password@host/name`: the
+            ledger's database, made if it is not there.
+
+    Raises:
+        SettingsError: `ledger_url` names no database that a ledger can be kept in.
+        ServiceError: The database cannot be reached.
+    """
+
+    def __init__(self, ledger_url: str | SecretStr) -> None:
+        url = ledger_url.get_secret_value() if isinstance(ledger_url, SecretStr) else ledger_url
+        self._database = Database(url)
+        self._database.prepare(create=True)
+        self._database.add(_TABLES)
+
+    def read(self, usecase: str) -> Stored | None:
+        """Return the history of a use case; None when its trigger has never been asked.
+
+        Raises:
+            DataError: The row holds no history of this use case.
+            ServiceError: The database cannot be reached.
+        """
+        query = select(_TRIGGERS).where(_TRIGGERS.c.usecase == usecase)
+        with self._database.read() as connection:
+            row = connection.execute(query).one_or_none()
+        if row is None:
+            return None
+        try:
+            history = History.model_validate_json(row.body)
+        except ValidationError as error:
+            raise DataError(
+                f"the trigger of {usecase} cannot be read from the ledger's database: "
+                f"{shorten(error)}; it was edited, or written by another release: restore the "
+                "database from a backup"
+            ) from error
+        if history.usecase != usecase:
+            raise DataError(
+                f"the row of {usecase} in the table retrain_triggers holds the history of "
+                f"{history.usecase}: somebody edited it; restore the database from a backup"
+            )
+        return Stored(row.revision, history)
+
+    def write(self, history: History, *, revision: int) -> int:
+        """Replace the history that has this revision, and return the new revision.
+
+        Args:
+            history: The new one.
+            revision: Of the history that it follows from; 0: there was none.
+
+        Raises:
+            StaleError: The stored history is another one by now; nothing was written.
+            ServiceError: The database cannot be reached; whether it was written is then unknown.
+        """
+        values = {"usecase": history.usecase, "body": history.model_dump_json()}
+        follows = (_TRIGGERS.c.usecase == history.usecase) & (_TRIGGERS.c.revision == revision)
+        replace = update(_TRIGGERS).where(follows).values(**values, revision=revision + 1)
+        with self._database.write() as connection:
+            first = revision == 0
+            done = connection.execute(_FIRST, values) if first else connection.execute(replace)
+            written = done.rowcount == 1
+        if not written:
+            raise StaleError(
+                f"the trigger of {history.usecase} is no longer at revision {revision}: somebody "
+                "else wrote it meanwhile; read it and decide again"
+            )
+        return revision + 1
+
+    def change(self, usecase: str, step: Step, now: datetime) -> History:
+        """Take the stored history one step further, whoever else writes it; return the new one.
+
+        Args:
+            usecase: Its name.
+            step: Pure: it is taken again from the newer history when another writer was faster.
+            now: When the history begins, if there is none.
+
+        Raises:
+            StaleError: Other writers were faster a hundred times.
+            DataError: The row holds no history, or `step` refuses it.
+            ServiceError: The database cannot be reached; whether it was written is then unknown.
+        """
+        attempt = 0
+        while True:
+            stored = self.read(usecase) or Stored(0, History(usecase=usecase, began=now))
+            history = step(stored.history)
+            if history is stored.history:
+                return history
+            try:
+                self.write(history, revision=stored.revision)
+            except StaleError:
+                attempt += 1
+                if attempt == _ATTEMPTS:
+                    raise
+            else:
+                return history
+
+
+def notice(
+    store: RequestStore,
+    ledger: Ledger,
+    usecase: str,
+    signals: Sequence[Signal],
+    monitoring: Monitoring,
+    now: datetime,
+    *,
+    approval: bool = False,
+) -> History:
+    """Take in what was signalled, decide, and put what was decided on the ledger.
+
+    To be called after each window, and now and then without signals: runs fall due and cooldowns
+    end. Signals may be given again, late and in any order. After an error, call it again.
+
+    Args:
+        store: Of the histories.
+        ledger: Where decisions are kept.
+        usecase: Its name.
+        signals: Findings and events.
+        monitoring: Of the use case's spec.
+        now: The time.
+        approval: Whether a person must approve a request before it runs.
+
+    Raises:
+        DataError: A signal is refused, see `observe`; none of them was taken in.
+        StaleError: Other writers were faster a hundred times.
+        ServiceError: The database cannot be reached.
+        LedgerError: The ledger's chain is broken.
+    """
+
+    def step(history: History) -> History:
+        for signal in signals:
+            history = observe(history, signal, monitoring, now)
+        return turn(history, monitoring, now, approval=approval)
+
+    return record(store, ledger, store.change(usecase, step, now))
+
+
+def record(store: RequestStore, ledger: Ledger, history: History) -> History:
+    """Put the rows that are not on the ledger yet there; return the history as it then is.
+
+    Who dies in between leaves rows that are given to the ledger twice: it keeps the first.
+
+    Raises:
+        StaleError: Other writers were faster a hundred times.
+        ServiceError: The database cannot be reached.
+        LedgerError: The ledger's chain is broken.
+    """
+    if not history.unrecorded:
+        return history
+    for row in history.unrecorded:
+        ledger.append(row)
+    done = {row.key for row in history.unrecorded}
+
+    def drop(found: History) -> History:
+        left = tuple(row for row in found.unrecorded if row.key not in done)
+        same = len(left) == len(found.unrecorded)
+        return found if same else found.model_copy(update={"unrecorded": left})
+
+    return store.change(history.usecase, drop, history.began)

@@ -1,0 +1,27 @@
+"""The benchmark of drift runs on a few drawn days and writes what its readers expect."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bench.drift import __main__ as bench
+
+
+def test_a_tiny_run_judges_days_as_evidently_does_and_finds_a_moved_mean(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(bench, "ROOT", tmp_path)  # no training set of flights there
+    output = tmp_path / "drift.json"
+    tiny = ["--windows", "8", "--evidently", "1", "--triples", "2", "--output", str(output)]
+
+    assert 0 == bench.main(tiny)
+
+    (found,) = json.loads(output.read_text())
+    assert ("drawn", 8, 1) == tuple(
+        found[name] for name in ("source", "windows", "evidently_windows")
+    )
+    assert "2 of 2" == found["same_as_through_evidently"]
+    moved = [one for one in found["planted"] if one["shift"].startswith("mean")]
+    assert {1.0} == {one["found_within_three"] for one in moved}
+    assert "no training set of flights" in capsys.readouterr().out
