@@ -17,6 +17,9 @@ from urllib.parse import urlsplit
 
 _END: Final = b"\r\n\r\n"
 _LENGTH: Final = b"content-length:"
+_IDLE_SECONDS: Final = 2.0
+"""A connection that nobody has used for so long is not used again: a server may close it (the
+gateway after five seconds) at the very moment at which a request leaves, which nobody then gets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,7 @@ class _Connection(asyncio.Protocol):
 
     def __init__(self) -> None:
         self.open = True
+        self.used = time.monotonic()
         self.answer: asyncio.Future[tuple[int, bytes]] | None = None
         self._transport: asyncio.Transport | None = None
         self._buffer = bytearray()
@@ -121,7 +125,10 @@ class Client:
         connection = None
         while self._free and connection is None:
             candidate = self._free.pop()
-            connection = candidate if candidate.open else None
+            if candidate.open and time.monotonic() - candidate.used < _IDLE_SECONDS:
+                connection = candidate
+            else:
+                candidate.close()
         try:
             async with asyncio.timeout(self._timeout):
                 if connection is None:
@@ -134,6 +141,7 @@ class Client:
                 connection.close()
             return 0, b""
         if connection.open:
+            connection.used = time.monotonic()
             self._free.append(connection)
         return status, body
 

@@ -21,8 +21,8 @@ from mlplatform.ledger.database import Database
 from monitoring.history import turn
 from monitoring.trigger import observe
 
-_ATTEMPTS: Final = 100
-"""Writes that another writer may win in a row: each took milliseconds, so this is seconds."""
+_ATTEMPTS: Final = 20
+"""Writes that another writer may win in a row: more than there are writers."""
 
 _TABLES: Final = MetaData()
 _TRIGGERS: Final = Table(
@@ -131,7 +131,7 @@ class RequestStore:
             now: When the history begins, if there is none.
 
         Raises:
-            StaleError: Other writers were faster a hundred times.
+            StaleError: Other writers were faster twenty times.
             DataError: The row holds no history, or `step` refuses it.
             ServiceError: The database cannot be reached; whether it was written is then unknown.
         """
@@ -177,7 +177,7 @@ def notice(
 
     Raises:
         DataError: A signal is refused, see `observe`; none of them was taken in.
-        StaleError: Other writers were faster a hundred times.
+        StaleError: Other writers were faster twenty times.
         ServiceError: The database cannot be reached.
         LedgerError: The ledger's chain is broken.
     """
@@ -196,7 +196,7 @@ def record(store: RequestStore, ledger: Ledger, history: History) -> History:
     Who dies in between leaves rows that are given to the ledger twice: it keeps the first.
 
     Raises:
-        StaleError: Other writers were faster a hundred times.
+        StaleError: Other writers were faster twenty times.
         ServiceError: The database cannot be reached.
         LedgerError: The ledger's chain is broken.
     """

@@ -86,7 +86,7 @@ class Submitter:
 
         Raises:
             DataError: The stored history cannot be read.
-            StaleError: Other writers were faster a hundred times.
+            StaleError: Other writers were faster twenty times.
             ServiceError: The database or the orchestrator cannot be reached.
             LedgerError: The ledger's chain is broken.
         """

@@ -170,7 +170,7 @@ def wait(condition: Callable[[], bool], told: Callable[[], str] = str) -> float:
     deadline = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < deadline, told()
-        time.sleep(0.01)
+        time.sleep(0.02)
     return time.monotonic()
 
 

@@ -104,8 +104,14 @@ def _environment(variables: Mapping[str, str | None]) -> Iterator[None]:
 
 
 def _put(variables: Mapping[str, str | None]) -> None:
+    """Change what `os.environ` says, which is what MLflow reads, and not the C library's copy.
+
+    To write that one while another thread reads it, as Polars' own threads do, ends the process:
+    setenv(3) and getenv(3) have no lock. A child does not get these variables either.
+    """
+    known: dict[bytes, bytes] = vars(os.environ)["_data"]
     for name, value in variables.items():
         if value is None:
-            os.environ.pop(name, None)
+            known.pop(os.fsencode(name), None)
         else:
-            os.environ[name] = value
+            known[os.fsencode(name)] = os.fsencode(value)

@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 
+import pytest
+
 from local.load import Answer, Client, open_loop
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -114,3 +116,26 @@ def test_a_server_that_is_away_loses_the_request() -> None:
             return await client.exchange(client.request("/score", b"{}"))
 
     assert (0, b"") == asyncio.run(run())
+
+
+@pytest.mark.parametrize("idle", [0.0, 60.0])
+def test_a_connection_that_was_idle_for_long_is_not_used_again(
+    idle: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("local.load._IDLE_SECONDS", idle)
+
+    async def once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer the first request, and close at the second."""
+        with contextlib.closing(writer):
+            await reader.readuntil(b"{}")
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+            await reader.read(1)
+
+    async def run() -> list[int]:
+        async with await asyncio.start_server(once, "127.0.0.1", 0) as listening:
+            url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+            async with Client(url) as client:
+                payload = client.request("/score", b"{}")
+                return [(await client.exchange(payload))[0] for _ in range(2)]
+
+    assert ([200, 200] if idle == 0 else [200, 0]) == asyncio.run(run())

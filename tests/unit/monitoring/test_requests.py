@@ -113,7 +113,7 @@ def test_a_writer_that_is_never_the_faster_gives_up(store: RequestStore) -> None
     with pytest.raises(StaleError):
         store.change(USECASE, overtaken, at(0))
 
-    assert list(range(100)) == tries
+    assert list(range(20)) == tries
 
 
 def test_a_signal_that_is_refused_takes_the_others_with_it(store: RequestStore, url: str) -> None:  # noqa: F811
