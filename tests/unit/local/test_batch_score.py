@@ -61,11 +61,11 @@ def test_a_window_is_a_day_long_unless_both_ends_are_given(
 
 
 def test_without_a_window_the_last_day_before_the_demos_moment_is_scored(tmp_path: Path) -> None:
-    # The newest label of the source is known on 2014-01-01, a month before that the demo stands.
+    # The source is the year 2013; the demo stands after seven twelfths of it.
     made = window(None, None, Workspace(tmp_path), CODE)
 
     assert DAY == made.end - made.start
-    assert datetime(2013, 12, 1, tzinfo=UTC).date() == made.end.date()
+    assert datetime(2013, 8, 2, tzinfo=UTC) == made.end
 
 
 def test_a_window_that_ends_before_it_starts_is_refused(tmp_path: Path) -> None:
