@@ -11,7 +11,7 @@ afterwards, again and again: both depend on nothing but their arguments.
     shadow         shadow_hours; min_exposure pairs; safe or undecided       canary 0    canary
     canary k       min_exposure entities in both arms; safe or undecided     canary k+1  canary
     canary (last)  min_exposure entities in both arms; safe                  soak        soak
-    soak           soak_hours; min_exposure entities seen by it; safe ²      promoted    promoted
+    soak           soak_hours; min_exposure entities seen by it; still safe ² promoted   promoted
     ¹ canary 0 where the plan has no shadow. ² or undecided, where a person skipped the steps.
 
     shadow, canary, soak      harm                                           rolled_back harm
@@ -30,7 +30,7 @@ servers are ready, the evidence is fresh and of this very model, and nobody paus
 failed server, blindness and the deadline count always, in this order; the soak has a deadline of
 its own, its hours and those for which evidence counts. Blind is a look whose evidence cannot be
 read or does not count, so that it shows no harm either. `safe` means that every guardrail of the
-plan is, on fresh evidence. `promoted` is the only way to all traffic, and leads to nowhere but
+plan is, on fresh evidence; `still safe` that none has turned since. `promoted` is the only way to all traffic, and leads to nowhere but
 `rolled_back`, which leads nowhere: so a rollout promotes at most once.
 """
 

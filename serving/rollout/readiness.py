@@ -4,6 +4,7 @@ The words are part of the state, which is written when they change: so they name
 obstacle, and how far away it is can be read from the last look.
 """
 
+import math
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
@@ -70,8 +71,12 @@ def _missing_evidence(
         yield from _missing_pairs(plan, statistics)
         return
     yield from _missing_exposure(rollout, statistics)
-    last = rollout.phase == "soak" or rollout.step == len(plan.weights) - 1
-    if last and not was_forced(rollout) and not _is_safe(rollout, verdict):
+    if was_forced(rollout):
+        return
+    if rollout.phase == "soak":
+        if not _is_still_safe(rollout, verdict):
+            yield "evidence that every guardrail is still safe"
+    elif rollout.step == len(plan.weights) - 1 and not _is_safe(rollout, verdict):
         yield "evidence that every guardrail is safe"
 
 
@@ -116,6 +121,23 @@ def _is_safe(rollout: Rollout, verdict: Verdict) -> bool:
     """Return whether every guardrail is safe on fresh evidence."""
     fresh = {reading.metric for reading in verdict.readings if reading.fresh}
     return verdict.kind == "safe" and all(g.metric in fresh for g in rollout.plan.guardrails)
+
+
+def _is_still_safe(rollout: Rollout, verdict: Verdict) -> bool:
+    """Return whether fresh evidence leaves every guardrail safe, as it was when the soak began.
+
+    An e-value that has reached its limit has refuted "worse by the margin", whatever it does later
+    (Ville), and in the soak it wanders: the champion's few entities weigh much. So it must not have
+    turned against safety, which is to fall below 1. Only `loss` must be at its limit still: its
+    late labels are what the soak waits for.
+    """
+    limit = -math.log(rollout.plan.promotion_alpha)
+    held = {
+        reading.metric
+        for reading in verdict.readings
+        if reading.fresh and reading.log_safe >= (limit if reading.metric == "loss" else 0.0)
+    }
+    return held >= {guardrail.metric for guardrail in rollout.plan.guardrails}
 
 
 def _server(version: Version) -> str:

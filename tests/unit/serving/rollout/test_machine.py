@@ -1,5 +1,6 @@
 """How a rollout goes on, what it waits for, and what ends it."""
 
+import math
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -210,8 +211,12 @@ def test_a_shadow_whose_plan_guards_only_what_comes_late_waits_for_its_pairs_as_
     assert phase == after(rollout, seen, now).phase
 
 
-@pytest.mark.parametrize(("phase", "step"), [("canary", 2), ("soak", 0)])
-def test_only_a_last_step_and_a_soak_need_every_guardrail_safe(phase: Phase, step: int) -> None:
+@pytest.mark.parametrize(
+    ("phase", "step", "what"), [("canary", 2, "safe"), ("soak", 0, "still safe")]
+)
+def test_only_a_last_step_and_a_soak_need_every_guardrail_safe(
+    phase: Phase, step: int, what: str
+) -> None:
     first, now = reach("canary", 0)
     last, later = reach(phase, step)
     later += 30 * HOUR
@@ -219,7 +224,33 @@ def test_only_a_last_step_and_a_soak_need_every_guardrail_safe(phase: Phase, ste
     stays = after(last, evidence(last, shown(last, later, entities=10_000, loss=0.119)), later)
 
     assert ("canary", 1) == (goes.phase, goes.step)
-    assert "evidence that every guardrail is safe" == stays.waits_for
+    assert f"evidence that every guardrail is {what}" == stays.waits_for
+
+
+@pytest.mark.parametrize(
+    ("metric", "log_safe", "phase"),
+    [
+        ("error_rate", 0.0, "promoted"),  # it was at its limit once: that was the proof
+        ("error_rate", -0.1, "soak"),
+        ("loss", math.log(100), "promoted"),
+        ("loss", math.log(99), "soak"),  # late labels are what the soak waits for
+    ],
+)
+def test_a_soak_ends_unless_a_guardrail_has_turned_since(
+    metric: str, log_safe: float, phase: Phase
+) -> None:
+    rollout, now = reach("soak")
+    now += 30 * HOUR
+    seen = evidence(rollout, shown(rollout, now))
+    safe = machine.look(rollout, seen, now)
+    assert safe is not None
+    readings = tuple(
+        reading.model_copy(update={"log_safe": log_safe}) if reading.metric == metric else reading
+        for reading in safe.readings
+    )
+    now_undecided = safe.model_copy(update={"kind": "undecided", "readings": readings})
+
+    assert phase == machine.turn(rollout, seen, now_undecided, now).phase
 
 
 def test_old_labels_keep_a_step_from_nothing_and_a_promotion_from_happening() -> None:
@@ -229,7 +260,7 @@ def test_old_labels_keep_a_step_from_nothing_and_a_promotion_from_happening() ->
     old = msgspec.structs.replace(seen, newest=seen.newest | {"loss": now - 25 * HOUR})
 
     assert (
-        "evidence that every guardrail is safe"
+        "evidence that every guardrail is still safe"
         == after(rollout, evidence(rollout, old), now).waits_for
     )
 
