@@ -73,7 +73,7 @@ def test_no_process_is_left_after_a_replay(replayed: Platform) -> None:
 
 
 def test_faults_lose_no_request_and_the_platform_comes_back(replayed: Platform) -> None:
-    result = replayed.python("-m", "bench.faults", "--root", str(replayed.root))
+    result = replayed.python("-m", "bench.faults", "--root", str(replayed.root), "--seconds", "10")
     assert 0 == result.returncode, result.stdout + result.stderr
     found = json.loads((replayed.checkout / "build" / "bench" / "faults.json").read_text())
 
