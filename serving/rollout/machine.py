@@ -30,8 +30,9 @@ servers are ready, the evidence is fresh and of this very model, and nobody paus
 failed server, blindness and the deadline count always, in this order; the soak has a deadline of
 its own, its hours and those for which evidence counts. Blind is a look whose evidence cannot be
 read or does not count, so that it shows no harm either. `safe` means that every guardrail of the
-plan is, on fresh evidence; `still safe` that none has turned since. `promoted` is the only way to all traffic, and leads to nowhere but
-`rolled_back`, which leads nowhere: so a rollout promotes at most once.
+plan is, on fresh evidence; `still safe` that none has turned since. `promoted` is the only way to
+all traffic, and leads to nowhere but `rolled_back`, which leads nowhere: so a rollout promotes at
+most once.
 """
 
 from datetime import datetime, timedelta
