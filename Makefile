@@ -48,11 +48,12 @@ setup: .venv/.ready local/triton/.venv/.ready ## Install uv and every dependency
 # The model server needs an older numpy than the platform: an environment of its own.
 local/triton/.venv/.ready: local/triton/uv.lock local/triton/pyproject.toml | .venv/.ready
 	cd local/triton && $(UV) sync --frozen
+	@du -shc .venv local/triton/.venv $(wildcard $(BOOTSTRAP)) | tail -n 1 | sed 's/total/on disk, all of it in this folder/'
 	@touch $@
 
 ##@ Run the loop on this machine
 .PHONY: demo
-demo: setup ## Train, gate and register a model on real flights, serve it, replay a month live
+demo: setup ## Train on real flights, serve, roll a newer and a broken version out on live traffic
 	@$(BIN)/python -m local.demo --usecase $(USECASE) --rate $(RATE) $(if $(AS_OF),--as-of $(AS_OF))
 
 .PHONY: serve

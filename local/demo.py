@@ -20,7 +20,7 @@ import polars as pl
 from rich.console import Console
 from rich.text import Text
 
-from feature_repo import catalog, ingest
+from feature_repo import catalog
 from local.interrupts import interrupts
 from local.live_report import write_live_report
 from local.live_traffic import run_replay
@@ -29,7 +29,7 @@ from local.moments import default_moment, moment_of
 from local.progress import Progress
 from local.replayed import tell
 from local.story_page import write_story
-from local.training import UI_PORT, run
+from local.training import UI_PORT, land, run
 from local.workspace import Workspace
 from mlplatform.errors import NotFoundError, PlatformError
 from mlplatform.ledger import Ledger
@@ -86,7 +86,7 @@ def _loop(console: Console, workspace: Workspace, options: argparse.Namespace) -
     console.print(title, soft_wrap=True)
     if options.rollouts and options.replay_days and not _has_champion(workspace, code.spec.name):
         # All of the data first: both runs are then made from the same, and stay what they are.
-        ingest.land(code.spec.name, str(workspace.data), moment)
+        land(progress, workspace, code.spec.name, moment)
         first = run(
             console, progress, workspace, code, moment - timedelta(days=options.head_start_days)
         )

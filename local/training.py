@@ -66,9 +66,7 @@ def run(
     usecase = code.spec.name
     data_root, ledger = str(workspace.data), Ledger(workspace.ledger_url)
 
-    landed = ingest.land(usecase, data_root, moment)
-    new = ", ".join(f"{rows:,} {table}" for table, rows in landed.items())
-    progress.say("land", f"new raw rows up to {moment:%Y-%m-%d %H:%M} UTC: {new}")
+    land(progress, workspace, usecase, moment)
     identity = run_identity(code.folder, f"{data_root}/raw/{usecase}", moment)
     if (earlier := _same_run(workspace, ledger, usecase, identity)) is not None:
         progress.say("unchanged", f"data, spec and code are those of run {earlier}: nothing to do")
@@ -81,6 +79,14 @@ def run(
     write_report(workspace.report, summary, evaluations(journal), code.spec.goal.business)
     _tell(console, workspace, summary)
     return summary
+
+
+def land(progress: Progress, workspace: Workspace, usecase: str, moment: datetime) -> None:
+    """Land the raw events up to a moment, and say what was new."""
+    landed = ingest.land(usecase, str(workspace.data), moment)
+    if any(landed.values()):
+        new = ", ".join(f"{rows:,} {table}" for table, rows in landed.items())
+        progress.say("land", f"new raw rows up to {moment:%Y-%m-%d %H:%M} UTC: {new}")
 
 
 def _train(

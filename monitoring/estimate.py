@@ -32,7 +32,7 @@ from mlplatform.contracts.performance import (
 )
 from mlplatform.errors import DataError
 from monitoring.cohort import answers, sentence
-from monitoring.sample import Sample, against, judge, measurements
+from monitoring.sample import Sample, figures, judge
 
 METRICS: Final[tuple[Metric, ...]] = ("pr_auc", "roc_auc", "log_loss")
 """What can be estimated."""
@@ -67,11 +67,8 @@ def estimate(
     if cohort.scored:
         sample = expected(scored["score"], scored["event_time"])
         cohort = cohort.model_copy(update={"positive_rate": sample.positive_rate})
-        resamples = sample.resamples(seed)
-        metrics = measurements(sample.measure(METRICS, resamples))
-        if registered is not None:
-            found = against(spec, registered, sample, resamples)
-            losses = tuple(item for item in found if item.metric in METRICS)
+        metrics, found = figures(spec, registered, sample, METRICS, seed)
+        losses = tuple(item for item in found if item.metric in METRICS)
     verdict, reason = judge(spec, losses, sentence(cohort, estimated=True))
     return Estimate(
         usecase=spec.name,

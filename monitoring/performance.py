@@ -23,7 +23,7 @@ from mlplatform.contracts.performance import (
     Performance,
 )
 from monitoring.cohort import answers, doubt, pairs, sentence, with_labels
-from monitoring.sample import Sample, against, gain, judge, measurements
+from monitoring.sample import Sample, figures, gain, judge, measurements
 
 
 def performance(
@@ -58,10 +58,7 @@ def performance(
     losses: tuple[MetricLoss, ...] = ()
     if cohort.measured:
         sample = _sample(spec, measured)
-        resamples = sample.resamples(seed)
-        metrics = measurements(sample.measure(METRICS, resamples))
-        if registered is not None:
-            losses = against(spec, registered, sample, resamples)
+        metrics, losses = figures(spec, registered, sample, METRICS, seed)
     verdict, reason = judge(spec, losses, sentence(cohort))
     if unfair := doubt(cohort):
         verdict, reason = "inconclusive", unfair

@@ -1,8 +1,8 @@
 """The histories of triggers: one row for each use case, beside the ledger in its database.
 
-A row is replaced by compare-and-swap on its revision: of two who decide on one state the slower
-one decides again. What was decided is written with it and reaches the ledger afterwards, so a
-process may die between the two. It refuses to know what a history means.
+Of two who decide on one history the slower one decides again. What was decided is written with it
+and reaches the ledger afterwards, so a process may die between the two. It refuses to know what a
+history means.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,34 +10,19 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from pydantic import SecretStr, ValidationError
-from sqlalchemy import BigInteger, Column, MetaData, Table, Text, select, text, update
+from pydantic import SecretStr
 
 from mlplatform.contracts.retrain import History, Signal
 from mlplatform.contracts.usecase.operation import Monitoring
-from mlplatform.errors import DataError, StaleError, shorten
+from mlplatform.errors import StaleError
 from mlplatform.ledger import Ledger
 from mlplatform.ledger.database import Database
+from mlplatform.ledger.state import StateTable
 from monitoring.history import turn
 from monitoring.trigger import observe
 
 _ATTEMPTS: Final = 20
 """Writes that another writer may win in a row: more than there are writers."""
-
-_TABLES: Final = MetaData()
-_TRIGGERS: Final = Table(
-    "retrain_triggers",
-    _TABLES,
-    Column("usecase", Text, primary_key=True),
-    Column("revision", BigInteger, nullable=False),
-    Column("body", Text, nullable=False, comment="JSON of the history"),
-)
-
-# Both databases know this clause; SQLAlchemy has it in their dialects only.
-_FIRST: Final = text(
-    "INSERT INTO retrain_triggers (usecase, revision, body) VALUES (:usecase, 1, :body) "
-    "ON CONFLICT DO NOTHING"
-)
 
 Step = Callable[[History], History]
 """From a history to the next one; the very same object where nothing changes."""
@@ -65,10 +50,9 @@ class RequestStore:
     """
 
     def __init__(self, ledger_url: str | SecretStr) -> None:
-        url = ledger_url.get_secret_value() if isinstance(ledger_url, SecretStr) else ledger_url
-        self._database = Database(url)
-        self._database.prepare(create=True)
-        self._database.add(_TABLES)
+        database = Database(ledger_url)
+        database.prepare(create=True)
+        self._states = StateTable(database, "retrain_triggers", History, "trigger")
 
     def read(self, usecase: str) -> Stored | None:
         """Return the history of a use case; None when its trigger has never been asked.
@@ -77,25 +61,8 @@ class RequestStore:
             DataError: The row holds no history of this use case.
             ServiceError: The database cannot be reached.
         """
-        query = select(_TRIGGERS).where(_TRIGGERS.c.usecase == usecase)
-        with self._database.read() as connection:
-            row = connection.execute(query).one_or_none()
-        if row is None:
-            return None
-        try:
-            history = History.model_validate_json(row.body)
-        except ValidationError as error:
-            raise DataError(
-                f"the trigger of {usecase} cannot be read from the ledger's database: "
-                f"{shorten(error)}; it was edited, or written by another release: restore the "
-                "database from a backup"
-            ) from error
-        if history.usecase != usecase:
-            raise DataError(
-                f"the row of {usecase} in the table retrain_triggers holds the history of "
-                f"{history.usecase}: somebody edited it; restore the database from a backup"
-            )
-        return Stored(row.revision, history)
+        found = self._states.read(usecase)
+        return None if found is None else Stored(*found)
 
     def write(self, history: History, *, revision: int) -> int:
         """Replace the history that has this revision, and return the new revision.
@@ -108,19 +75,7 @@ class RequestStore:
             StaleError: The stored history is another one by now; nothing was written.
             ServiceError: The database cannot be reached; whether it was written is then unknown.
         """
-        values = {"usecase": history.usecase, "body": history.model_dump_json()}
-        follows = (_TRIGGERS.c.usecase == history.usecase) & (_TRIGGERS.c.revision == revision)
-        replace = update(_TRIGGERS).where(follows).values(**values, revision=revision + 1)
-        with self._database.write() as connection:
-            first = revision == 0
-            done = connection.execute(_FIRST, values) if first else connection.execute(replace)
-            written = done.rowcount == 1
-        if not written:
-            raise StaleError(
-                f"the trigger of {history.usecase} is no longer at revision {revision}: somebody "
-                "else wrote it meanwhile; read it and decide again"
-            )
-        return revision + 1
+        return self._states.write(history, revision=revision)
 
     def change(self, usecase: str, step: Step, now: datetime) -> History:
         """Take the stored history one step further, whoever else writes it; return the new one.

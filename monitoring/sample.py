@@ -149,6 +149,19 @@ def against(
     return tuple(found)
 
 
+def figures(
+    spec: UseCase,
+    registered: Evaluation | None,
+    sample: Sample,
+    metrics: Sequence[Metric],
+    seed: int,
+) -> tuple[tuple[Measurement, ...], tuple[MetricLoss, ...]]:
+    """Return the metrics on a sample, and what the guarded ones lost, if there is a measure."""
+    resamples = sample.resamples(seed)
+    found = measurements(sample.measure(metrics, resamples))
+    return found, () if registered is None else against(spec, registered, sample, resamples)
+
+
 def judge(spec: UseCase, losses: Sequence[MetricLoss], said: str) -> tuple[PerformanceVerdict, str]:
     """Return the verdict over all guarded metrics and why; one loss is a loss.
 

@@ -48,7 +48,6 @@ class Outcome:
         kind: Class of the challenger.
         base: Champion's error rate.
         endings: By policy, in the order of `POLICIES`.
-        found_in: Phase that our rollout ended from.
         blamed: The guardrail with the largest e-value of harm at our verdict; empty without harm.
         wald: Errors in the canary until our verdict, over Wald's bound (`Driver.information`).
         path: ln of the e-value of harm at each look, where it was asked for.
@@ -57,7 +56,6 @@ class Outcome:
     kind: str
     base: float
     endings: tuple[peers.Ending, ...]
-    found_in: str
     blamed: str
     wald: float
     path: tuple[float, ...]
@@ -113,7 +111,6 @@ def simulate(kind: Kind, number: int, seed: int, *, keep_path: bool = False) -> 
             peers.flagger(trace),
             peers.peeked(trace, wanted.weights),
         ),
-        found_in=rollout.story[-2].phase,
         blamed=_blamed(rollout) if harmed else "",
         wald=driver.information(wanted.rollback_alpha) if harmed else float("nan"),
         path=tuple(path) if keep_path else (),

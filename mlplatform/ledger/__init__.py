@@ -34,8 +34,7 @@ class Ledger:
     """
 
     def __init__(self, url: str | SecretStr, *, create: bool = True) -> None:
-        text = url.get_secret_value() if isinstance(url, SecretStr) else url
-        self._database = Database(text)
+        self._database = Database(url)
         self._database.prepare(create=create)
 
     def __str__(self) -> str:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from pydantic import SecretStr
 from sqlalchemy import (
     BigInteger,
     CheckConstraint,
@@ -73,8 +74,8 @@ HEAD: Final = Table(
 class Database:
     """A database by URL; `name` is the URL without credentials."""
 
-    def __init__(self, url: str) -> None:
-        self._url = _parse(url)
+    def __init__(self, url: str | SecretStr) -> None:
+        self._url = _parse(url.get_secret_value() if isinstance(url, SecretStr) else url)
         self._sqlite = self._url.get_backend_name() == "sqlite"
         self.name = _name(self._url)
         self._engine = _sqlite(self._url) if self._sqlite else _postgresql(self._url)

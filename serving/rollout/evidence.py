@@ -33,6 +33,9 @@ _READ: Final = (
 )  # fmt: skip
 _ERRORS: Final = (server.DOWN, scoring.REQUEST_FAILED, scoring.RULES_FAILED)
 """Reasons that say that a request went wrong, not merely that it was late or lacked features."""
+_PAUSE: Final = timedelta(minutes=1)
+"""Between two questions to the source of labels, by the rollout's clock: a driver looks several
+times a second, labels come hours late, and behind the source may be a warehouse."""
 _CLOCKS: Final = timedelta(hours=1)
 """By which the clock of the archive (Redis's) may be behind the driver's."""
 
@@ -61,6 +64,8 @@ class EvidenceReader:
         """Whose rows are kept."""
         self._files: frozenset[str] = frozenset()
         self._rows = pl.DataFrame()
+        self._labelled: tuple[datetime, datetime, pl.DataFrame] | None = None
+        """The last answer of the labels' source, with what it was asked."""
 
     def read(self, rollout: Rollout) -> Statistics:
         """Return all that the rollout has shown by now.
@@ -129,7 +134,7 @@ class EvidenceReader:
         since = max(started, sums.oldest(rollout))  # whatever time a client has made up
         delay = timedelta(hours=self._spec.label.delay_hours)
         try:
-            found = matured(self._spec, self._labels(since, at), at).select(
+            found = matured(self._spec, self._labels_since(since, at), at).select(
                 pl.col("request_id"),
                 label=pl.col(self._spec.label.name).cast(pl.Float64),
                 known=pl.max_horizontal("label_timestamp", pl.col("event_timestamp") + delay),
@@ -146,3 +151,13 @@ class EvidenceReader:
                 "other requests more than once; mend their source: one row for each prediction"
             )
         return found
+
+    def _labels_since(self, since: datetime, at: datetime) -> pl.DataFrame:
+        """Return the labels, at most a minute old."""
+        if self._labelled is not None:
+            asked_since, asked_at, labels = self._labelled
+            if since == asked_since and timedelta() <= at - asked_at < _PAUSE:
+                return labels
+        labels = self._labels(since, at)
+        self._labelled = since, at, labels
+        return labels

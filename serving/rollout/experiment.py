@@ -20,7 +20,7 @@ from mlplatform.contracts import Contract, Counts, Moments, Pair, Stage, Statist
 from mlplatform.contracts.usecase.operation import GuardrailMetric
 from mlplatform.errors import DataError
 from serving.rollout.guardrails import CENTERS
-from serving.rollout.judge import MISMATCH_LEVEL
+from serving.rollout.judge import MISMATCH_LEVEL, e_value
 from serving.rollout.sample_size import Size
 from serving.rollout.sequential import interval, log_above, log_below, log_mean, log_mismatch
 
@@ -227,7 +227,7 @@ def _void(statistics: Statistics, ratio: SampleRatio, *, final: bool) -> str:
         )
     found = f"{ratio.challenger:,} entities where {ratio.expected:,.0f} were to be expected"
     if ratio.log_e >= -math.log(MISMATCH_LEVEL):
-        chance = f"e-value {math.exp(min(ratio.log_e, 700)):.3g}"
+        chance = f"e-value {e_value(ratio.log_e)}"
     elif final and ratio.p_value < MISMATCH_LEVEL:
         chance = f"p = {ratio.p_value:.2g}"
     else:

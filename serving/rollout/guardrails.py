@@ -5,7 +5,7 @@ all, and safe when the rise is below the margin. Of the loss a rise beyond the m
 the decision rate a change beyond it in either direction.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -32,6 +32,11 @@ _SAFE_BY_PAIRS: Final = 0.5
 
 _NOTHING: Final = Moments()
 
+_Side = tuple[Callable[..., float], Callable[[Moments, float], float]]
+"""The test on arms and the one on pairs that the difference lies on one side of a bound."""
+_ABOVE: Final[_Side] = (sequential.log_above, sequential.log_above_paired)
+_BELOW: Final[_Side] = (sequential.log_below, sequential.log_below_paired)
+
 
 def read(plan: RolloutPlan, guardrail: Guardrail, statistics: Statistics, now: datetime) -> Reading:
     """Return what one look says about one guardrail."""
@@ -46,14 +51,15 @@ def read(plan: RolloutPlan, guardrail: Guardrail, statistics: Statistics, now: d
     if metric in EVENT_METRICS:
         log_harm = _log_rise(_events(statistics, metric), pairs)
         # A shadow's errors are not those that the version will meet once its answers count.
-        log_safe = _log_below(metric, arms, None, margin, 0)
+        log_safe = _log_beyond(_BELOW, metric, arms, None, margin)
     else:
-        log_harm = _log_above(metric, arms, pairs, margin, _HARM_BY_PAIRS)
-        log_safe = _log_below(metric, arms, pairs, margin, _SAFE_BY_PAIRS)
+        log_harm = _log_beyond(_ABOVE, metric, arms, pairs, margin, _HARM_BY_PAIRS)
+        log_safe = _log_beyond(_BELOW, metric, arms, pairs, margin, _SAFE_BY_PAIRS)
         if metric == "decision_rate":
-            fall = _log_below(metric, arms, pairs, -margin, _HARM_BY_PAIRS)
+            fall = _log_beyond(_BELOW, metric, arms, pairs, -margin, _HARM_BY_PAIRS)
+            rise = _log_beyond(_ABOVE, metric, arms, pairs, -margin, _SAFE_BY_PAIRS)
             log_harm = sequential.log_mean((log_harm, fall))
-            log_safe = min(log_safe, _log_above(metric, arms, pairs, -margin, _SAFE_BY_PAIRS))
+            log_safe = min(log_safe, rise)
     return Reading(
         metric=metric,
         margin=margin,
@@ -115,34 +121,17 @@ def _log_rise(events: Sequence[tuple[float, Counts]], pairs: Moments | None) -> 
     return _both(by_arms, sequential.log_discordant(pairs), _HARM_BY_PAIRS)
 
 
-def _log_above(
+def _log_beyond(
+    side: _Side,
     metric: str,
     arms: Sequence[tuple[float, Pair]],
     pairs: Moments | None,
     null: float,
-    share: float,
+    share: float = 0.0,
 ) -> float:
-    by_arms = sequential.log_above(
-        arms, null, center=CENTERS.get(metric, 0.0), binary=metric != "loss"
-    )
-    if pairs is None:
-        return by_arms
-    return _both(by_arms, sequential.log_above_paired(pairs, null), share)
-
-
-def _log_below(
-    metric: str,
-    arms: Sequence[tuple[float, Pair]],
-    pairs: Moments | None,
-    null: float,
-    share: float,
-) -> float:
-    by_arms = sequential.log_below(
-        arms, null, center=CENTERS.get(metric, 0.0), binary=metric != "loss"
-    )
-    if pairs is None:
-        return by_arms
-    return _both(by_arms, sequential.log_below_paired(pairs, null), share)
+    by_arms, by_pairs = side
+    log = by_arms(arms, null, center=CENTERS.get(metric, 0.0), binary=metric != "loss")
+    return log if pairs is None else _both(log, by_pairs(pairs, null), share)
 
 
 def _both(by_arms: float, by_pairs: float, share: float) -> float:

@@ -1,32 +1,22 @@
 """The state of rollouts: one row for each use case, beside the ledger in its database.
 
-A row is replaced by compare-and-swap on its revision, so of two who decide on one state only the
-faster is heard. What was seen at each look is kept as well, to be plotted; what was decided is on
-the ledger. It refuses to know what a state means.
+What was seen at each look is kept as well, to be plotted; what was decided is on the ledger. It
+refuses to know what a state means.
 """
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final, TypeVar
+from typing import Final
 
-from pydantic import Field, SecretStr, ValidationError
-from sqlalchemy import BigInteger, Column, MetaData, Table, Text, select, text, update
+from pydantic import Field, SecretStr
+from sqlalchemy import BigInteger, Column, MetaData, Table, Text, select, text
 
 from mlplatform.contracts import Contract, Rollout, UtcDatetime, Verdict
 from mlplatform.contracts.rollout import Phase
-from mlplatform.errors import DataError, StaleError, shorten
 from mlplatform.ledger.database import Database
+from mlplatform.ledger.state import StateTable, parse
 
-_Kind = TypeVar("_Kind", bound=Contract)
 _TABLES: Final = MetaData()
-
-_ROLLOUTS: Final = Table(
-    "rollouts",
-    _TABLES,
-    Column("usecase", Text, primary_key=True),
-    Column("revision", BigInteger, nullable=False),
-    Column("body", Text, nullable=False, comment="JSON of the newest rollout"),
-)
 
 _LOOKS: Final = Table(
     "rollout_looks",
@@ -38,10 +28,6 @@ _LOOKS: Final = Table(
 )
 
 # Both databases know this clause; SQLAlchemy has it in their dialects only.
-_FIRST: Final = text(
-    "INSERT INTO rollouts (usecase, revision, body) VALUES (:usecase, 1, :body) "
-    "ON CONFLICT DO NOTHING"
-)
 _NOTE: Final = text(
     "INSERT INTO rollout_looks (usecase, number, at, body) VALUES (:usecase, :number, :at, :body) "
     "ON CONFLICT DO NOTHING"
@@ -81,10 +67,10 @@ class RolloutStore:
     """
 
     def __init__(self, ledger_url: str | SecretStr) -> None:
-        url = ledger_url.get_secret_value() if isinstance(ledger_url, SecretStr) else ledger_url
-        self._database = Database(url)
+        self._database = Database(ledger_url)
         self._database.prepare(create=True)
         self._database.add(_TABLES)
+        self._states = StateTable(self._database, "rollouts", Rollout, "rollout")
 
     def read(self, usecase: str) -> Stored | None:
         """Return the newest rollout of a use case; None when it never had one.
@@ -93,18 +79,8 @@ class RolloutStore:
             DataError: The row holds no rollout of this use case.
             ServiceError: The database cannot be reached.
         """
-        query = select(_ROLLOUTS).where(_ROLLOUTS.c.usecase == usecase)
-        with self._database.read() as connection:
-            row = connection.execute(query).one_or_none()
-        if row is None:
-            return None
-        rollout = _parse(Rollout, row.body, f"the rollout of {usecase}")
-        if rollout.usecase != usecase:
-            raise DataError(
-                f"the row of {usecase} in the table rollouts holds a rollout of "
-                f"{rollout.usecase}: somebody edited it; restore the database from a backup"
-            )
-        return Stored(row.revision, rollout)
+        found = self._states.read(usecase)
+        return None if found is None else Stored(*found)
 
     def write(self, rollout: Rollout, *, revision: int) -> int:
         """Replace the state that has this revision, and return the new revision.
@@ -117,19 +93,7 @@ class RolloutStore:
             StaleError: The stored state is another one by now; nothing was written.
             ServiceError: The database cannot be reached; whether it was written is then unknown.
         """
-        values = {"usecase": rollout.usecase, "body": rollout.model_dump_json()}
-        follows = (_ROLLOUTS.c.usecase == rollout.usecase) & (_ROLLOUTS.c.revision == revision)
-        replace = update(_ROLLOUTS).where(follows).values(**values, revision=revision + 1)
-        with self._database.write() as connection:
-            first = revision == 0
-            done = connection.execute(_FIRST, values) if first else connection.execute(replace)
-            written = done.rowcount == 1
-        if not written:
-            raise StaleError(
-                f"the rollout of {rollout.usecase} is no longer at revision {revision}: somebody "
-                "else wrote it meanwhile; read it and decide again"
-            )
-        return revision + 1
+        return self._states.write(rollout, revision=revision)
 
     def note(self, look: Look) -> None:
         """Keep what was seen; the first look of a moment stands.
@@ -155,17 +119,7 @@ class RolloutStore:
         query = select(_LOOKS.c.body).where(of_rollout).order_by(_LOOKS.c.at)
         with self._database.read() as connection:
             bodies = connection.execute(query).scalars().all()
-        return tuple(_parse(Look, body, f"a look of {usecase}/{number}") for body in bodies)
-
-
-def _parse(kind: type[_Kind], body: str, what: str) -> _Kind:
-    try:
-        return kind.model_validate_json(body)
-    except ValidationError as error:
-        raise DataError(
-            f"{what} cannot be read from the ledger's database: {shorten(error)}; it was edited, "
-            "or written by another release: restore the database from a backup"
-        ) from error
+        return tuple(parse(Look, body, f"a look of {usecase}/{number}") for body in bodies)
 
 
 def _moment(at: datetime) -> str:

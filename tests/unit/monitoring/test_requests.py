@@ -125,7 +125,7 @@ def test_a_signal_that_is_refused_takes_the_others_with_it(store: RequestStore, 
 
 @pytest.mark.parametrize(
     ("body", "problem"),
-    [("{}", "cannot be read from the ledger's database"), (None, "holds the history of other")],
+    [("{}", "cannot be read from the ledger's database"), (None, "holds the trigger of other")],
     ids=["no history", "another use case's"],
 )
 def test_a_row_that_was_edited_is_said_to_be(

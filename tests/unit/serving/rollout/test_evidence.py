@@ -525,3 +525,22 @@ def test_labels_are_asked_for_since_the_rollouts_first_request(
     EvidenceReader(SPEC, tmp_path, labels, lambda: AT).read(CANARY)
 
     assert [(since, AT)] == asked
+
+
+def test_the_source_of_labels_is_asked_once_a_minute_however_often_one_looks(
+    tmp_path: Path,
+) -> None:
+    asked: list[datetime] = []
+    now = [AT]
+
+    def labels(_: datetime, at: datetime) -> pl.DataFrame:
+        asked.append(at)
+        return label_frame({})
+
+    put(tmp_path, [row(NEW, 11)], 1)
+    looks = EvidenceReader(SPEC, tmp_path, labels, lambda: now[0])
+    for seconds in (0, 1, 59, 60, 61, -5):  # a clock that goes back asks as well
+        now[0] = AT + timedelta(seconds=seconds)
+        looks.read(CANARY)
+
+    assert [0, 60, -5] == [(at - AT).total_seconds() for at in asked]

@@ -276,7 +276,7 @@ def test_intervals_of_shares_are_exact(
 
 def outcomes(kind: str, results: dict[str, int], wald: float = math.nan) -> list[Outcome]:
     return [
-        Outcome(kind, 0.01, (ending,) * len(POLICIES), "soak", "", wald, ())
+        Outcome(kind, 0.01, (ending,) * len(POLICIES), "", wald, ())
         for result, count in results.items()
         for ending in [peers.Ending(result, 10, 1.0, 100.0)]  # type: ignore[arg-type]
         for _ in range(count)

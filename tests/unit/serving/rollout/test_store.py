@@ -115,7 +115,7 @@ def test_the_first_look_of_a_moment_stands(store: RolloutStore) -> None:
 
 @pytest.mark.parametrize(
     ("body", "problem"),
-    [("{}", "cannot be read from the ledger's database"), (None, "holds a rollout of other")],
+    [("{}", "cannot be read from the ledger's database"), (None, "holds the rollout of other")],
     ids=["no rollout", "another use case's"],
 )
 def test_a_row_that_was_edited_is_said_to_be(
