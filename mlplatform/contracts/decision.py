@@ -7,7 +7,15 @@ from pydantic import Field, JsonValue
 from mlplatform.contracts.base import Contract, UtcDatetime
 
 DecisionKind = Literal[
-    "validation", "training_set", "gate", "registration", "run", "route", "rollout", "retrain"
+    "validation",
+    "training_set",
+    "gate",
+    "registration",
+    "run",
+    "route",
+    "rollout",
+    "monitor",
+    "retrain",
 ]
 
 

@@ -97,6 +97,13 @@ class RolloutPlan(Contract):
     deadline_hours: float = Field(gt=0, description="No evidence by then: hold, never promote.")
 
 
+class Review(Contract):
+    """How many decisions of a window people look at."""
+
+    uncertain: int = Field(default=0, ge=0, description="Those nearest to the threshold.")
+    sampled: int = Field(default=0, ge=0, description="Drawn from all others.")
+
+
 class Monitoring(Contract):
     """What is watched and when it leads to retraining."""
 
@@ -110,6 +117,8 @@ class Monitoring(Contract):
     retrains_per_week: int = Field(ge=0, description="Runs in any seven days, at most.")
     stop_after_no_gain: int = Field(ge=1, description="Runs in a row without a better model.")
     schedule_days: float | None = Field(default=None, gt=0, description="None: on evidence only.")
+    approval: bool = Field(default=False, description="A person must approve each retraining.")
+    review: Review = Review()
 
 
 class Cost(Contract):
