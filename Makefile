@@ -15,8 +15,10 @@ VERSION ?=
 REASON ?=
 AGAIN ?=
 WATCH ?=
-# Through the environment: whatever a reason holds, no shell reads it.
-export REASON
+REQUEST ?=
+LABEL ?=
+# Through the environment: whatever they hold, no shell reads it.
+export REASON REQUEST
 
 BOOTSTRAP := .bootstrap
 # uv on PATH when there is one, else one of our own: a bare machine needs only Python.
@@ -27,7 +29,7 @@ BIN := .venv/bin
 help: ## Print this list
 	@awk 'BEGIN {FS = ":.*## "} \
 	  /^##@/ {printf "\n%s\n", substr($$0, 5)} \
-	  /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	  /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@printf '\nVariables: USECASE=%s  AS_OF=<UTC time the run looks from>  RATE=%s (requests/s)\n' \
 	  "$(USECASE)" "$(RATE)"
 
@@ -92,6 +94,30 @@ resume: setup ## Go on after a pause
 why: setup ## The story of a version, from the ledger: VERSION=
 	@$(BIN)/python -m local.rollout why --usecase $(USECASE) --version $(or $(VERSION),$(error name the version: make why VERSION=2))
 
+.PHONY: retrain
+retrain: setup ## Train anew within the limits: REASON="a new route"; none: go on with what is asked
+	@$(BIN)/python -m local.retraining retrain --usecase $(USECASE) --reason "$$REASON"
+
+.PHONY: trigger
+trigger: setup ## How the retraining trigger stands: windows, what it waits for, budget, requests
+	@$(BIN)/python -m local.retraining trigger --usecase $(USECASE)
+
+.PHONY: approve
+approve: setup ## Let the request run that waits for approval
+	@$(BIN)/python -m local.retraining approve --usecase $(USECASE) --reason "$$REASON"
+
+.PHONY: deny
+deny: setup ## Refuse the request that waits for approval
+	@$(BIN)/python -m local.retraining deny --usecase $(USECASE) --reason "$$REASON"
+
+.PHONY: reset-trigger
+reset-trigger: setup ## Let the trigger train again after runs that brought no better model
+	@$(BIN)/python -m local.retraining reset --usecase $(USECASE) --reason "$$REASON"
+
+.PHONY: review
+review: setup ## Decisions that wait for a person; REQUEST= LABEL=1, 0 or none, REASON= answers one
+	@$(BIN)/python -m local.retraining review --usecase $(USECASE) --request "$$REQUEST" $(if $(LABEL),--label $(LABEL)) $(if $(AGAIN),--again) --note "$$REASON"
+
 .PHONY: experiment
 experiment: setup ## Plan or read an A/B experiment: ARGS="size --baseline 0.2 --effect 0.01", ARGS=read
 	@$(BIN)/python -m local.experiment $(or $(ARGS),--help)
@@ -152,9 +178,17 @@ bench-serving: setup ## Feature reads and whole requests beside Feast and MLflow
 bench-faults: setup ## Kill, stop and pause the servers under 100 requests/s (after `make demo`)
 	@$(BIN)/python -m bench.faults
 
+.PHONY: bench-feeds
+bench-feeds: setup ## Broken feeds, true shifts and unchanged days through the monitor (after `make demo`)
+	@$(BIN)/python -m bench.feeds
+
 .PHONY: bench-rollout
 bench-rollout: setup ## Simulated rollouts, 10,000 of each class, beside Argo's and Flagger's rules
 	@$(BIN)/python -m bench.rollout
+
+.PHONY: bench-drift
+bench-drift: setup ## False alarms and planted shifts of the drift detector, beside Evidently's defaults
+	@$(BIN)/python -m bench.drift
 
 ##@ Clean up
 .PHONY: clean

@@ -29,9 +29,9 @@ import uvloop
 from feature_repo import catalog, predictions
 from local.interrupts import interrupts
 from local.load import Answer, Client, open_loop
-from local.replay import scored_of
 from local.serving import Serving, serving
 from local.summary import Summary
+from local.tally import scored_of
 from local.traffic import rfc3339, traffic
 from local.workspace import Workspace
 from serving.gateway.answer import Answer as Scored
@@ -219,7 +219,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=15, help="after each fault (%(default)s)")
     options = parser.parse_args()
     workspace = Workspace(options.root)
-    summary = Summary.model_validate_json(workspace.summary.read_bytes())
+    summary = Summary.model_validate_json(workspace.run_summary.read_bytes())
     code, moment = catalog.load(options.usecase), datetime.fromisoformat(summary.as_of)
     limit = code.spec.serving.latency_ms.total + ALLOWANCE_MS
     prefix = f"fault-{time.time_ns()}"

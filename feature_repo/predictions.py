@@ -164,6 +164,15 @@ def read_new(
     return counting, found
 
 
+def first_answers(rows: pl.DataFrame) -> pl.DataFrame:
+    """Return the first live answer to each request, in the order of arrival.
+
+    A client that asks twice is answered twice; what it learnt first counts. Shadows answer nobody.
+    """
+    live = rows.filter(pl.col("arm") != "shadow").sort("received_at", "gateway", "sequence")
+    return live.unique("request_id", keep="first", maintain_order=True)
+
+
 def _attempt(
     root: str | Path,
     usecase: str,

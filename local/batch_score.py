@@ -97,7 +97,7 @@ def window(
 def _demo_moment(workspace: Workspace, code: catalog.UseCaseCode) -> datetime:
     """Return the time that the last run looked from; before the first run, that it would."""
     try:
-        summary = Summary.model_validate_json(workspace.summary.read_bytes())
+        summary = Summary.model_validate_json(workspace.run_summary.read_bytes())
     except (OSError, ValidationError):
         return default_moment(code)
     same = summary.usecase == code.spec.name

@@ -1,15 +1,17 @@
-"""`make demo`: the loop on one machine, with real parts and no cluster.
+"""`make demo`: the whole loop on one machine, with real parts and no cluster.
 
-The composition root. It stands in the middle of the source's time. It lands the raw events up to
-there, starts a real MLflow server, compiles the training pipeline and runs that file with KFP's
-local runner: once as of now, and before it, where no version serves yet, as of two months earlier,
-which gives the first champion. Then it serves the champion and replays what came next as live
-traffic, on which the newer version is rolled out, and after it a broken one. It leaves
-`summary.json`, `report.html`, `replay.json` and `live.html` in its folder. What has not changed
-since the last run is not done again.
+It trains a first model on what the source holds up to a moment, serves it eight weeks later, and
+replays what came then as live traffic: each window is judged, the trigger decides, the pipeline
+retrains, a rollout decides on evidence (`local.loop`). What happens is in `local.acts`: what the
+data hold, then a feed that is stopped and a version that is broken, both on purpose. It leaves
+`report.html` and `summary.json` in its folder.
+
+The story starts over each time; what the last one left is moved aside. `--only-traffic` trains and
+replays a window without a story, in the folder as it is.
 """
 
 import argparse
+import shutil
 import signal
 import sys
 from datetime import datetime, timedelta
@@ -18,48 +20,37 @@ from typing import Final
 
 import polars as pl
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 from feature_repo import catalog
+from feature_repo.catalog import UseCaseCode
 from local.interrupts import interrupts
 from local.live_report import write_live_report
-from local.live_traffic import run_replay
 from local.mlflow_server import mlflow_server
 from local.moments import default_moment, moment_of
+from local.plain_replay import replay_only
 from local.progress import Progress
-from local.replayed import tell
+from local.replayed import Replayed, tell
+from local.story import perform
 from local.story_page import write_story
-from local.training import UI_PORT, land, run
+from local.told import Told
+from local.told_page import write_page
+from local.training import UI_PORT, run
 from local.workspace import Workspace
 from mlplatform.errors import NotFoundError, PlatformError
 from mlplatform.ledger import Ledger
 from serving.rollout.store import RolloutStore
 from serving.rollout.story import tell as story_of
 
-_REPLAY_DAYS: Final = 31
-_HEAD_START_DAYS: Final = 61
+_REPLAY_DAYS: Final = 45
+_AGE_DAYS: Final = 55
+"""Of the first model when the story begins: the season that it learnt from is over."""
 
 
 def main() -> None:
-    """Read the command line, run, and end with 0 unless the run failed."""
-    parser = argparse.ArgumentParser(prog="python -m local.demo", description=__doc__)
-    parser.add_argument("--usecase", default="flight_delay", help="a folder under usecases/")
-    parser.add_argument("--as-of", type=moment_of, help="time the run looks from, UTC; default: "
-                        "after seven twelfths of the source's time")  # fmt: skip
-    parser.add_argument("--replay-days", type=float, default=_REPLAY_DAYS, help="at most so many "
-                        "days after it are replayed as live traffic; 0: only train, once "
-                        "(%(default)s)")  # fmt: skip
-    parser.add_argument("--rollouts", action=argparse.BooleanOptionalAction, default=True,
-                        help="roll a newer and a broken version out on the live traffic, which "
-                        "ends with them; without, the whole window is replayed")  # fmt: skip
-    parser.add_argument("--head-start-days", type=float, default=_HEAD_START_DAYS, help="the first "
-                        "champion is as much older than the version that is to replace it "
-                        "(%(default)s)")  # fmt: skip
-    parser.add_argument("--rate", type=float, default=200, help="requests/s (%(default)s)")
-    parser.add_argument("--root", type=Path, default=Path("build/demo"), help="folder to work in")
-    parser.add_argument("--ui", action="store_true", help="only serve the MLflow UI, until Ctrl-C")
-    parser.add_argument("--port", type=int, default=UI_PORT, help="port of --ui (%(default)s)")
-    options = parser.parse_args()
+    """Read the command line, run, and end with 0 if everything that was claimed held."""
+    options = _options()
     console = Console()
     interrupts()
     try:
@@ -68,7 +59,7 @@ def main() -> None:
             _serve_ui(console, workspace, options.port)
             return
         with workspace.lock():
-            good = _loop(console, workspace, options)
+            good = _run(console, workspace, options)
     except PlatformError as error:
         console.print(Text.assemble(("error: ", "bold red"), str(error)), soft_wrap=True)
         sys.exit(1)
@@ -78,53 +69,130 @@ def main() -> None:
     sys.exit(0 if good else 1)
 
 
-def _loop(console: Console, workspace: Workspace, options: argparse.Namespace) -> bool:
-    """Train, then serve, replay and roll out; return whether everything held."""
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m local.demo", description=__doc__)
+    parser.add_argument("--usecase", default="flight_delay", help="a folder under usecases/")
+    parser.add_argument("--as-of", type=moment_of, help="time that the first training looks from, "
+                        "UTC; default: after a quarter of the source's time")  # fmt: skip
+    parser.add_argument("--live-from", type=moment_of, help="midnight at which live traffic "
+                        f"begins, UTC; default: {_AGE_DAYS} days after it")  # fmt: skip
+    parser.add_argument("--replay-days", type=float, default=_REPLAY_DAYS, help="at most so many "
+                        "days of live traffic; 0: only train (%(default)s)")  # fmt: skip
+    parser.add_argument("--only-traffic", action="store_true", help="no story: replay what "
+                        "came after --as-of, and compare it with the offline join")  # fmt: skip
+    parser.add_argument("--rate", type=float, default=200, help="requests/s (%(default)s)")
+    parser.add_argument("--root", type=Path, default=Path("build/demo"), help="folder to work in")
+    parser.add_argument("--ui", action="store_true", help="only serve the MLflow UI, until Ctrl-C")
+    parser.add_argument("--port", type=int, default=UI_PORT, help="port of --ui (%(default)s)")
+    return parser.parse_args()
+
+
+def _run(console: Console, workspace: Workspace, options: argparse.Namespace) -> bool:
+    """Train, then live through the story or a plain replay; return whether everything held."""
     code, progress = catalog.load(options.usecase), Progress(console)
     moment: datetime = options.as_of or default_moment(code)
+    story = bool(options.replay_days) and not options.only_traffic
+    if story:
+        _start_over(progress, workspace)
     title = Text.assemble((code.spec.name, "bold"), f": {code.spec.goal.ml_objective}\n")
     console.print(title, soft_wrap=True)
-    if options.rollouts and options.replay_days and not _has_champion(workspace, code.spec.name):
-        # All of the data first: both runs are then made from the same, and stay what they are.
-        land(progress, workspace, code.spec.name, moment)
-        first = run(
-            console, progress, workspace, code, moment - timedelta(days=options.head_start_days)
-        )
-        console.print()
-        if first.verdict != "registered":
-            days = f"{options.head_start_days:g} days"
-            progress.say("champion", f"none from {days} earlier: the next version serves at once")
     summary = run(console, progress, workspace, code, moment)
     if summary.verdict == "failed" or not options.replay_days:
         return summary.verdict != "failed"
     console.print()
     try:
-        found = run_replay(
-            console, progress, workspace, code, moment, days=options.replay_days,
-            per_second=options.rate, rollouts=options.rollouts,
-            trained=summary.model.version if summary.model else None,
-        )  # fmt: skip
+        if story:
+            return _story(console, progress, workspace, code, moment, options)
+        return _traffic(console, progress, workspace, code, moment, options)
     except NotFoundError as error:  # no candidate has passed its gates yet: that is an answer
         console.print(Text(f"nothing to serve: {error}"), soft_wrap=True)
         return summary.verdict == "rejected"
-    workspace.replay_summary.write_text(found.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    write_live_report(workspace.live_report, found, pl.read_parquet(workspace.answers))
+
+
+def _story(
+    console: Console,
+    progress: Progress,
+    workspace: Workspace,
+    code: UseCaseCode,
+    moment: datetime,
+    options: argparse.Namespace,
+) -> bool:
+    start = options.live_from or moment + timedelta(days=_AGE_DAYS)
+    told = perform(
+        console, progress, workspace, code, moment, start, days=options.replay_days,
+        per_second=options.rate,
+    )  # fmt: skip
+    told.write(workspace.summary)
+    write_page(workspace.report, told, pl.read_parquet(workspace.answers))
+    _keep_traffic(workspace, told.traffic)
+    _stories(workspace, told)
+    console.print()
+    tell(console, told.traffic)
+    console.print()
+    _tell(console, told)
+    console.print(f"\nreport {workspace.report}", highlight=False)
+    console.print(
+        f"{progress.seconds:.0f} s in all; `make serve` leaves the servers running, "
+        "`make why VERSION=2` tells why a version serves, `make trigger` what retraining waits for"
+    )
+    return told.good
+
+
+def _traffic(
+    console: Console,
+    progress: Progress,
+    workspace: Workspace,
+    code: UseCaseCode,
+    moment: datetime,
+    options: argparse.Namespace,
+) -> bool:
+    start = options.live_from or moment
+    found = replay_only(
+        console, progress, workspace, code, start, days=options.replay_days,
+        per_second=options.rate,
+    )  # fmt: skip
+    _keep_traffic(workspace, found)
     console.print()
     tell(console, found)
     console.print(f"report {workspace.live_report}", highlight=False)
-    ledger, rollouts = Ledger(workspace.ledger_url), RolloutStore(workspace.ledger_url)
-    for version in (rolled.version for rolled in found.rollouts):
-        page = workspace.story(found.usecase, version)
-        write_story(page, story_of(ledger, rollouts, found.usecase, version))
-        console.print(f"story  {page}; here: `make why VERSION={version}`", highlight=False)
-    console.print(f"{progress.seconds:.0f} s in all; `make serve` leaves the servers running")
     return found.good
 
 
-def _has_champion(workspace: Workspace, usecase: str) -> bool:
-    """Return whether a version serves already, which the next one is to replace."""
-    registered = (workspace.mlflow / "mlflow.db").exists()
-    return registered and bool(Ledger(workspace.ledger_url).entries(usecase, "route", limit=1))
+def _start_over(progress: Progress, workspace: Workspace) -> None:
+    """Move what an earlier run left aside, in place of what lay there."""
+    left = [path for path in workspace.root.iterdir() if path.name != workspace.LOCK]
+    if not left:
+        return
+    before = workspace.root.with_name(f"{workspace.root.name}-before")
+    shutil.rmtree(before, ignore_errors=True)
+    before.mkdir()
+    for path in left:
+        path.rename(before / path.name)
+    progress.say("start", f"what an earlier run left is in {before}")
+
+
+def _keep_traffic(workspace: Workspace, found: Replayed) -> None:
+    workspace.replay_summary.write_text(found.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    write_live_report(workspace.live_report, found, pl.read_parquet(workspace.answers))
+
+
+def _stories(workspace: Workspace, told: Told) -> None:
+    """Write the story of each version that was rolled out."""
+    ledger, rollouts = Ledger(workspace.ledger_url), RolloutStore(workspace.ledger_url)
+    for version in {rolled.version for rolled in told.rollouts}:
+        page = workspace.story(told.usecase, version)
+        write_story(page, story_of(ledger, rollouts, told.usecase, version))
+
+
+def _tell(console: Console, told: Told) -> None:
+    """Print what the story claimed, and what was seen."""
+    table = Table(show_header=False, box=None, padding=(0, 1, 0, 0))
+    table.add_column()
+    table.add_column(max_width=110)
+    for claim in told.claims:
+        mark = Text("yes", style="bold green") if claim.held else Text("NO", style="bold red")
+        table.add_row(mark, Text.assemble((claim.text, "bold"), f"\n{claim.seen}"))
+    console.print(table)
 
 
 def _serve_ui(console: Console, workspace: Workspace, port: int) -> None:

@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.table import Table
 
 from feature_repo import catalog
+from feature_repo.labels import labels_of
 from local import clock
-from local.traffic import labels_of
 from local.workspace import Workspace
 from mlplatform.contracts.usecase.operation import GuardrailMetric
 from mlplatform.errors import NotFoundError, PlatformError

@@ -20,14 +20,29 @@ _PLAIN_SECONDS: Final = 15.0
 """Pause between two lines where nobody looks at a terminal."""
 
 
-def show(console: Console, lines: Iterable[dict[str, Any]], budget: LatencyBudget) -> None:
-    """Show the lines until they end."""
-    if not console.is_terminal:
-        _print(console, lines)
-        return
-    with Live(console=console, refresh_per_second=4, transient=True) as live:
-        for line in lines:
-            live.update(view(line, budget))
+class Screen:
+    """Shows the lines of a replay, a stretch at a time.
+
+    Args:
+        console: Where.
+        budget: Of the use case.
+    """
+
+    def __init__(self, console: Console, budget: LatencyBudget) -> None:
+        self._console, self._budget = console, budget
+        self._shown = 0.0
+
+    def show(self, lines: Iterable[dict[str, Any]]) -> None:
+        """Show the lines until they end."""
+        if not self._console.is_terminal:
+            for line in lines:
+                if time.monotonic() - self._shown >= _PLAIN_SECONDS:
+                    self._shown = time.monotonic()
+                    _print(self._console, line)
+            return
+        with Live(console=self._console, refresh_per_second=4, transient=True) as live:
+            for line in lines:
+                live.update(view(line, self._budget))
 
 
 def view(line: dict[str, Any], budget: LatencyBudget) -> RenderableType:
@@ -74,18 +89,7 @@ def outcomes(line: dict[str, Any]) -> str:
     )
 
 
-def _print(console: Console, lines: Iterable[dict[str, Any]]) -> None:
-    shown, last = 0.0, None
-    for line in lines:
-        last = line
-        if time.monotonic() - shown >= _PLAIN_SECONDS:
-            shown, last = time.monotonic(), None
-            _print_one(console, line)
-    if last is not None:
-        _print_one(console, last)
-
-
-def _print_one(console: Console, line: dict[str, Any]) -> None:
+def _print(console: Console, line: dict[str, Any]) -> None:
     console.print(
         f"      {headline(line)}   p99 {line['p99']['client']:.1f} ms",
         highlight=False,

@@ -19,7 +19,7 @@ def write_live_report(path: Path, found: Replayed, answers: pl.DataFrame) -> Non
     Args:
         path: HTML file.
         found: The outcome.
-        answers: The client's ledger (`local.replay.ledger`).
+        answers: The client's ledger (`local.tally.ledger`).
     """
     from plotly.offline import get_plotlyjs
 

@@ -1,147 +1,175 @@
-"""Replays live traffic: starts the servers, sends the window from a process of its own, waits.
+"""Live traffic from past events: a process of its own sends it, a stretch at a time.
 
-While it passes, versions are rolled out. The outcome is taken when the archive holds every answer.
+It is asked for traffic until a moment of the data's time; when that returns, every request has
+been answered and every answer is in the archive. Between two stretches the world stands still, so
+that whoever judges a stretch sees the same rows in every run, however busy the machine is.
 """
 
-import contextlib
 import json
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Generator
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from typing import Any, Final
+from collections.abc import Callable, Collection, Iterator
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, Final, Self
 
 import polars as pl
 from rich.console import Console
 
 from feature_repo import predictions
-from feature_repo.catalog import UseCaseCode
-from local import live
+from local.live import Screen
 from local.processes import tail
-from local.progress import Progress
-from local.rehearsal import Rehearsal, abandon, acts
-from local.replayed import OK, Replayed, outcome
-from local.serving import Serving, serving
+from local.serving import Serving
 from local.workspace import Workspace
 from mlplatform.contracts import Window
+from mlplatform.contracts.usecase.operation import LatencyBudget
 from mlplatform.errors import PlatformError
 
 _ARCHIVED_SECONDS: Final = 60.0
 """Longest wait for the archive, which writes a file twice a second (`Workspace`)."""
-_STOP_SECONDS: Final = 5.0
+_STOP_SECONDS: Final = 10.0
+_POLL_SECONDS: Final = 0.1
+_COUNTED: Final = ("request_id", "received_at", "arm")
+
+Line = dict[str, Any]
 
 
-def run_replay(
-    console: Console,
-    progress: Progress,
-    workspace: Workspace,
-    code: UseCaseCode,
-    start: datetime,
-    *,
-    days: float,
-    per_second: float,
-    rollouts: bool,
-    trained: int | None,
-) -> Replayed:
-    """Serve the champion with the features known at `start` and replay what came after.
+class LiveTraffic:
+    """The traffic of a window, for the length of a `with` block.
 
-    With `rollouts` the version `trained` and a broken one are rolled out meanwhile, and the replay
-    ends with them.
-
-    Raises:
-        PlatformError: A server did not start, or the replaying process failed.
+    Args:
+        console: Where its progress is shown.
+        workspace: Gets the client's own ledger when the traffic ends.
+        running: The platform that answers; its clock goes with the traffic.
+        start: First moment; the online store stands there.
+        end: No event after it is sent.
+        per_second: The pace.
+        budget: Of the use case.
+        watch: Called with each line of progress, which it may add to.
     """
-    end = start + timedelta(days=days)
-    if rollouts and (left := abandon(workspace, code.spec)) is not None:
-        progress.say("rollout", f"{left.id}, which an earlier replay left, is aborted")
-    with serving(workspace, code, start, progress.say) as running:
-        progress.say("replay", f"{days:g} days of live traffic at {per_second:g} requests/s")
-        began = datetime.now(UTC)
-        workspace.replay.mkdir(parents=True, exist_ok=True)
-        planned = acts(running, workspace, trained) if rollouts else ()
-        rehearsal = Rehearsal(running, planned, progress.say)
-        follow = rehearsal.step if planned else _to_the_end(running)
-        with contextlib.closing(
-            _replay(workspace, running, start, end, per_second, workspace.answers, follow)
-        ) as lines:
-            live.show(console, lines, code.spec.serving.latency_ms)
-        rolled = rehearsal.end()
-        ledger = pl.read_parquet(workspace.answers)
-        archived = _archived(workspace, code.spec.name, start, end, began, ledger)
-    progress.say("replay", f"{ledger.height:,} sent, {archived.height:,} rows in the archive")
-    version = running.model.version
-    found = outcome(progress, workspace, code, version, start, end, per_second, ledger, archived)
-    return found.model_copy(update={"rollouts": rolled, "missed": rehearsal.missed})
 
+    def __init__(
+        self,
+        console: Console,
+        workspace: Workspace,
+        running: Serving,
+        start: datetime,
+        end: datetime,
+        per_second: float,
+        budget: LatencyBudget,
+        watch: Callable[[Line], None] = lambda _: None,
+    ) -> None:
+        self._screen, self._workspace, self._running = Screen(console, budget), workspace, running
+        self._start, self._end, self._per_second = start, end, per_second
+        self._watch = watch
+        self._log = workspace.root / "replay.log"
+        self._last: Line = {}
+        self.began = datetime.now(UTC)
 
-def _to_the_end(running: Serving) -> Callable[[dict[str, Any]], bool]:
-    """Return what takes the lines of a replay without rollouts: only the time is followed."""
+    def __enter__(self) -> Self:
+        """Start the process that sends."""
+        self._workspace.replay.mkdir(parents=True, exist_ok=True)
+        self._workspace.answers.unlink(missing_ok=True)
+        running = self._running
+        command = [
+            sys.executable, "-m", "local.replay", "--usecase", running.usecase,
+            "--start", self._start.isoformat(), "--end", self._end.isoformat(),
+            "--rate", str(self._per_second), "--gateway", running.url,
+            "--redis", running.redis_url, "--data-root", str(self._workspace.data),
+            "--out", str(self._workspace.answers),
+        ]  # fmt: skip
+        with self._log.open("wb") as errors:
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors
+            )
+        return self
 
-    def follow(line: dict[str, Any]) -> bool:
-        running.clock.seen(datetime.fromisoformat(line["event_time"]))
-        return True
+    def until(self, moment: datetime, withheld: Collection[str] = ()) -> Line:
+        """Send what comes before a moment; return the last line when all is answered and archived.
 
-    return follow
+        Args:
+            moment: Of the data's time.
+            withheld: Feature views whose feed has stopped meanwhile.
 
+        Raises:
+            PlatformError: The process failed, or the archive lacks answers.
+        """
+        asked = {"until": moment.isoformat(), "withheld": sorted(withheld)}
+        self._screen.show(self._said(asked))
+        self._archived(self._last["answered"])
+        self._running.clock.seen(moment)
+        return self._last
 
-def _replay(
-    workspace: Workspace,
-    running: Serving,
-    start: datetime,
-    end: datetime,
-    per_second: float,
-    out: Path,
-    follow: Callable[[dict[str, Any]], bool],
-) -> Generator[dict[str, Any], None, None]:
-    """Run the replaying process and yield what it says, until it has ended or is not followed."""
-    command = [
-        sys.executable, "-m", "local.replay", "--usecase", running.usecase,
-        "--start", start.isoformat(), "--end", end.isoformat(), "--rate", str(per_second),
-        "--gateway", running.url, "--redis", running.redis_url,
-        "--data-root", str(workspace.data), "--out", str(out),
-    ]  # fmt: skip
-    log = workspace.root / "replay.log"
-    with log.open("wb") as errors:
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors
-        )
-    try:
-        asked = False
-        for line in process.stdout or ():
-            said = json.loads(line)
-            if not asked and not follow(said):
-                process.send_signal(signal.SIGTERM)  # it finishes what is open
-                asked = True
-            yield said
-        status = process.wait()
-    finally:
-        process.terminate()
+    def ledger(self) -> pl.DataFrame:
+        """End the traffic and return the client's own ledger (`local.tally.ledger`).
+
+        Raises:
+            PlatformError: The process failed.
+        """
+        self._process.communicate()
+        if self._process.returncode:
+            raise self._failed()
+        return pl.read_parquet(self._workspace.answers)
+
+    def archived(self) -> pl.DataFrame:
+        """Return this traffic's rows of the archive, without the shadow's."""
+        return self._rows(tuple(predictions.SCHEMA))
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """End the process, whatever it is doing."""
+        self._process.terminate()
         try:
-            process.wait(_STOP_SECONDS)
+            self._process.communicate(timeout=_STOP_SECONDS)
         except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-    if status:
-        raise PlatformError(f"the replay ended with {status}; the end of {log}:\n{tail(log)}")
+            self._process.kill()
+            self._process.communicate()
 
+    def _said(self, asked: dict[str, Any]) -> Iterator[Line]:
+        """Ask for a stretch and yield the lines until it is reached."""
+        assert self._process.stdin is not None  # noqa: S101  # both are pipes
+        assert self._process.stdout is not None  # noqa: S101  # as above
+        try:
+            self._process.stdin.write(json.dumps(asked).encode() + b"\n")
+            self._process.stdin.flush()
+        except OSError as error:
+            raise self._failed() from error
+        for text in self._process.stdout:
+            self._last = line = json.loads(text)
+            if line["event_time"] > self._start.isoformat():
+                self._running.clock.seen(datetime.fromisoformat(line["event_time"]))
+            self._watch(line)
+            yield line
+            if "reached" in line:
+                return
+        raise self._failed()
 
-def _archived(
-    workspace: Workspace,
-    usecase: str,
-    start: datetime,
-    end: datetime,
-    began: datetime,
-    ledger: pl.DataFrame,
-) -> pl.DataFrame:
-    """Return this replay's rows of the archive, once they are all there or the time is up."""
-    expected = ledger.filter(pl.col("status") == OK).height
-    deadline = time.monotonic() + _ARCHIVED_SECONDS
-    while True:
-        rows = predictions.read(workspace.predictions, usecase, Window(start=start, end=end))
-        mine = rows.filter(pl.col("received_at") >= began, pl.col("arm") != "shadow")
-        if mine.height >= expected or time.monotonic() > deadline:
-            return mine
-        time.sleep(0.5)
+    def _failed(self) -> PlatformError:
+        status = self._process.wait()
+        return PlatformError(
+            f"the replay ended with {status}; the end of {self._log}:\n{tail(self._log)}"
+        )
+
+    def _archived(self, answered: int) -> None:
+        deadline = time.monotonic() + _ARCHIVED_SECONDS
+        while (found := self._rows(_COUNTED).height) < answered:
+            if time.monotonic() > deadline:
+                raise PlatformError(
+                    f"the archive of predictions holds {found:,} of {answered:,} answers after "
+                    f"{_ARCHIVED_SECONDS:g} s: see {self._workspace.root / 'archiver.log'}"
+                )
+            time.sleep(_POLL_SECONDS)
+
+    def _rows(self, columns: tuple[str, ...]) -> pl.DataFrame:
+        rows = predictions.read(
+            self._workspace.predictions,
+            self._running.usecase,
+            Window(start=self._start, end=self._end),
+            columns,
+        )
+        return rows.filter(pl.col("received_at") >= self.began, pl.col("arm") != "shadow")

@@ -5,7 +5,7 @@ from typing import Final
 
 from feature_repo.catalog import UseCaseCode
 
-_SHARE: Final = 7 / 12
+_SHARE: Final = 1 / 4
 """Of the source's span: enough before it to learn from, and enough after it to live through."""
 
 
@@ -16,7 +16,7 @@ def moment_of(text: str) -> datetime:
 
 
 def default_moment(code: UseCaseCode) -> datetime:
-    """Return midnight after seven twelfths of the source's predictions' time, at most now."""
+    """Return midnight after a quarter of the source's predictions' time, at most now."""
     now = datetime.now(UTC)
     times = code.labels(code.read(datetime.fromtimestamp(0, UTC), now))["event_timestamp"]
     first, last = times.min(), times.max()

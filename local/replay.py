@@ -4,20 +4,22 @@ Before a request leaves, every feature row that was known by its event time has 
 none that was known later: so the online store is at each request what it would have been then.
 Rows that become known while requests are open wait until those are answered.
 
-It prints one JSON line about twice a second for who shows it, and leaves `answers.parquet`: the
-client's own ledger, one row for each request that was sent. SIGTERM ends it in order: nothing more
-is sent, and the ledger is written.
+It is told how far to go, a stretch at a time: a line of JSON on its standard input says until when,
+and which views get nothing meanwhile because their feed has stopped; what was held back is pushed
+when the feed is there again. It prints one JSON line about twice a second for who shows it, the
+last one of a stretch with `reached`. At the end of its input, or at SIGTERM, nothing more is sent,
+and it leaves the client's own ledger: one row for each request that was sent.
 """
 
 import argparse
 import asyncio
+import bisect
 import itertools
 import signal
 import sys
 import time
-from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Collection
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -30,77 +32,10 @@ import uvloop
 from feature_repo import catalog, stream
 from feature_repo import store as stores
 from local.load import Answer, Client, open_loop
+from local.tally import Tally, ledger
 from local.traffic import Traffic, traffic
-from serving.gateway.answer import Answer as Scored
 
 _REPORT_SECONDS: Final = 0.5
-_RECENT: Final = 1000
-"""Answers over which the running percentiles are taken."""
-_OK: Final = 200
-HOPS: Final = ("features_us", "inference_us", "decision_us", "total_us")
-
-
-@dataclass
-class Tally:
-    """What has come back so far."""
-
-    total: int
-    sent: int = 0
-    answered: int = 0
-    refused: int = 0
-    lost: int = 0
-    degraded: int = 0
-    fallback: int = 0
-    positive: int = 0
-    pushed: int = 0
-    event_us: int = 0
-    recent: deque[tuple[float, ...]] = field(default_factory=lambda: deque(maxlen=_RECENT))
-
-    def add(self, answer: Answer) -> None:
-        """Count one answer."""
-        if (scored := scored_of(answer)) is not None:
-            self.answered += 1
-            self.degraded += scored.degraded
-            self.fallback += scored.fallback
-            self.positive += scored.decision
-            hops = (getattr(scored.latency, hop) / 1000 for hop in HOPS)
-            self.recent.append((answer.seconds * 1000, *hops))
-        elif answer.status:
-            self.refused += 1
-        else:
-            self.lost += 1
-
-    def line(self, seconds: float) -> dict[str, Any]:
-        """Return the state as one line for who shows it; milliseconds."""
-        values = np.array(self.recent) if self.recent else np.full((1, 1 + len(HOPS)), np.nan)
-        names = ("client", *(hop.removesuffix("_us") for hop in HOPS))
-        median, tail = np.percentile(values, (50, 99), axis=0)
-        return {
-            "seconds": seconds,
-            "total": self.total,
-            "sent": self.sent,
-            "answered": self.answered,
-            "refused": self.refused,
-            "lost": self.lost,
-            "degraded": self.degraded,
-            "fallback": self.fallback,
-            "positive": self.positive,
-            "pushed": self.pushed,
-            "event_time": datetime.fromtimestamp(self.event_us / 1e6, UTC).isoformat(),
-            "p50": dict(zip(names, median.tolist(), strict=True)),
-            "p99": dict(zip(names, tail.tolist(), strict=True)),
-        }
-
-
-DECODER: Final = msgspec.json.Decoder(Scored)
-
-
-def scored_of(answer: Answer) -> Scored | None:
-    """Return what a good answer says; None for any other, a body that is none included."""
-    try:
-        return DECODER.decode(answer.body) if answer.status == _OK else None
-    except msgspec.DecodeError:
-        return None
 
 
 Feed = dict[int, list[tuple[str, pl.DataFrame]]]
@@ -131,16 +66,16 @@ def updates(code: catalog.UseCaseCode, start: datetime, end: datetime, times: li
     return feed
 
 
-async def replay(
-    client: Client,
-    path: str,
-    requests: Traffic,
-    feed: Feed,
-    push: Callable[[str, pl.DataFrame], object],
-    per_second: float,
-    goes_on: Callable[[], bool] = lambda: True,
-) -> tuple[list[Answer], Tally]:
-    """Send every request at its turn, each after the features known by then.
+@dataclass(frozen=True)
+class Stretch:
+    """How far a replay goes on, and what its online store is not told meanwhile."""
+
+    until: datetime
+    withheld: tuple[str, ...] = ()
+
+
+class Replay:
+    """Sends the requests of a window at their turn, each after the features known by then.
 
     Args:
         client: The gateway.
@@ -151,63 +86,88 @@ async def replay(
         per_second: Pace.
         goes_on: Whether another request is to be sent.
     """
-    times, tally = requests.times, Tally(len(requests.times))
-    idle = asyncio.Event()
-    idle.set()
-    started = reported = time.monotonic()
 
-    async def before(index: int) -> None:
-        nonlocal reported
-        if known := feed.get(index):
-            await idle.wait()  # an open request must not see what was known after it
-            for view, rows in known:
-                push(view, rows)
-                tally.pushed += rows.height
-        tally.sent += 1
-        tally.event_us = times[index]
-        idle.clear()
-        if time.monotonic() - reported >= _REPORT_SECONDS:
-            reported = time.monotonic()
-            _say(tally.line(reported - started))
+    def __init__(
+        self,
+        client: Client,
+        path: str,
+        requests: Traffic,
+        feed: Feed,
+        push: Callable[[str, pl.DataFrame], object],
+        per_second: float,
+        goes_on: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self._client, self._path, self._per_second = client, path, per_second
+        self._times, self._bodies = requests.times, requests.bodies()
+        self._feed, self._push, self._goes_on = feed, push, goes_on
+        self._held_back: list[tuple[str, pl.DataFrame]] = []
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._reported = time.monotonic()
+        self.tally = Tally(len(self._times))
+        self.answers: list[Answer] = []
 
-    def after(answer: Answer) -> None:
-        tally.add(answer)
-        if tally.answered + tally.refused + tally.lost == tally.sent:
-            idle.set()
+    async def run(self, stretch: Stretch) -> None:
+        """Send what is left before the end of a stretch, and return when all is answered."""
+        first = len(self.answers)
+        last = bisect.bisect_left(self._times, int(stretch.until.timestamp() * 1_000_000))
+        withheld = frozenset(stretch.withheld)
+        self._write(self._released(withheld))
+        started, before_it = time.monotonic(), self.tally.seconds
 
-    bodies = itertools.takewhile(lambda _: goes_on(), requests.bodies())
-    payloads = (client.request(path, body) for body in bodies)
-    answers = await open_loop(client, payloads, per_second, before=before, after=after)
-    _say(tally.line(time.monotonic() - started))
-    return answers, tally
+        async def before(number: int) -> None:
+            index = first + number
+            if known := self._feed.get(index):
+                await self._idle.wait()  # an open request must not see what was known after it
+                self._held_back += [item for item in known if item[0] in withheld]
+                self._write([item for item in known if item[0] not in withheld])
+            self.tally.sent += 1
+            self.tally.event_us = self._times[index]
+            self.tally.seconds = before_it + time.monotonic() - started
+            self._idle.clear()
+            if time.monotonic() - self._reported >= _REPORT_SECONDS:
+                self._reported = time.monotonic()
+                _say(self.tally.line())
+
+        turns = itertools.islice(self._bodies, max(0, last - first))
+        asked = itertools.takewhile(lambda _: self._goes_on(), turns)
+        payloads = (self._client.request(self._path, body) for body in asked)
+        self.answers += await open_loop(
+            self._client, payloads, self._per_second, before=before, after=self._after
+        )
+        _say(self.tally.line() | {"reached": stretch.until.isoformat()})
+
+    def _released(self, withheld: Collection[str]) -> list[tuple[str, pl.DataFrame]]:
+        """Return what a feed that is there again delivers after its gap."""
+        found = [item for item in self._held_back if item[0] not in withheld]
+        self._held_back = [item for item in self._held_back if item[0] in withheld]
+        return found
+
+    def _write(self, known: list[tuple[str, pl.DataFrame]]) -> None:
+        for view, rows in known:
+            self._push(view, rows)
+            self.tally.pushed += rows.height
+
+    def _after(self, answer: Answer) -> None:
+        self.tally.add(answer)
+        if self.tally.answered + self.tally.refused + self.tally.lost == self.tally.sent:
+            self._idle.set()
 
 
-def ledger(requests: Traffic, answers: list[Answer]) -> pl.DataFrame:
-    """Return the client's own ledger: one row for each request that was sent."""
-    scored = [scored_of(answer) for answer in answers]
-    rows = requests.rows.select("request_id", "event_timestamp").head(len(answers))
-    return rows.with_columns(
-        pl.Series("status", [a.status for a in answers], dtype=pl.Int32),
-        pl.Series("ms", [a.seconds * 1000 for a in answers], dtype=pl.Float64),
-        pl.Series("late_ms", [(a.sent - a.due) * 1000 for a in answers], dtype=pl.Float64),
-        *(
-            pl.Series(name, [getattr(s, name) if s else None for s in scored], dtype=kind)
-            for name, kind in (
-                ("version", pl.Int64),
-                ("arm", pl.String),
-                ("epoch", pl.Int64),
-                ("score", pl.Float64),
-                ("decision", pl.Boolean),
-                ("degraded", pl.Boolean),
-                ("fallback", pl.Boolean),
-                ("reasons", pl.List(pl.String)),
-            )
-        ),
-        *(
-            pl.Series(hop, [getattr(s.latency, hop) if s else None for s in scored], dtype=pl.Int64)
-            for hop in HOPS
-        ),
-    )
+async def stretches(stopped: asyncio.Event) -> AsyncIterator[Stretch]:
+    """Yield what the standard input asks for, until its end or a stop."""
+    lines = asyncio.StreamReader()
+    loop = asyncio.get_running_loop()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
+    ended = loop.create_task(stopped.wait())
+    while not stopped.is_set():
+        read = loop.create_task(lines.readline())
+        await asyncio.wait({read, ended}, return_when=asyncio.FIRST_COMPLETED)
+        if not read.done() or not read.result():
+            read.cancel()
+            break
+        yield msgspec.json.decode(read.result(), type=Stretch)
+    ended.cancel()
 
 
 def _say(line: dict[str, Any]) -> None:
@@ -237,11 +197,13 @@ def main() -> None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
         async with Client(options.gateway) as client:
             path = f"/v1/{options.usecase}/score"
-            answers, _ = await replay(
+            replay = Replay(
                 client, path, requests, feed, pusher.write, options.rate,
                 lambda: not stopped.is_set(),
             )  # fmt: skip
-            return answers
+            async for stretch in stretches(stopped):
+                await replay.run(stretch)
+            return replay.answers
 
     answers = uvloop.run(run())
     options.out.parent.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,5 @@
 """What a replay of live traffic showed: nothing lost, everything logged, in budget, no skew."""
 
-from datetime import datetime
 from typing import Final
 
 import polars as pl
@@ -11,11 +10,8 @@ from rich.text import Text
 
 from feature_repo.catalog import UseCaseCode
 from local import live
-from local.parity import parity
-from local.progress import Progress
-from local.rehearsal import Rolled
-from local.workspace import Workspace
-from mlplatform.contracts import Contract, UtcDatetime
+from local.parity import Parity
+from mlplatform.contracts import Contract, UtcDatetime, Window
 
 PARITY_ROWS: Final = 10_000
 """At least so many vectors are joined again offline, spread evenly over the window."""
@@ -38,7 +34,7 @@ class Replayed(Contract):
     usecase: str
     version: int = Field(description="Served when it began.")
     start: UtcDatetime
-    end: UtcDatetime = Field(description="Of the window; rollouts that are over end it earlier.")
+    end: UtcDatetime
     per_second: float = Field(description="Pace at which requests left.")
     sent: int
     answered: int = Field(description="Status 200.")
@@ -55,65 +51,53 @@ class Replayed(Contract):
     compared: int = Field(description="Vectors compared with the point-in-time join.")
     equal: int
     differing: dict[str, int] = Field(description="Feature → rows in which it differed.")
-    rollouts: tuple[Rolled, ...] = ()
-    missed: tuple[str, ...] = Field(
-        default=(), description="Rollouts that had no end of their own."
-    )
 
     @property
     def good(self) -> bool:
-        """Whether nothing was lost, serving saw what training would and rollouts ended rightly.
-
-        Says nothing of speed.
-        """
+        """Whether nothing was lost and serving saw what training would; says nothing of speed."""
         broken = self.lost + self.refused + self.unlogged + self.doubled + self.mislogged
         by_the_model = self.answered - self.fallback
         whole = self.equal == self.compared > 0 and by_the_model > self.answered / 2
-        rolled = not self.missed and all(rolled.good for rolled in self.rollouts)
-        return not broken and whole and rolled
+        return not broken and whole
 
 
-def outcome(
-    progress: Progress,
-    workspace: Workspace,
-    code: UseCaseCode,
-    version: int,
-    start: datetime,
-    end: datetime,
-    per_second: float,
-    ledger: pl.DataFrame,
-    archived: pl.DataFrame,
-) -> Replayed:
-    """Compare what clients were told with what was logged, and that with the offline join.
-
-    Args:
-        progress: Says what is compared.
-        workspace: Gets the offline features of the window.
-        code: The use case.
-        version: That served when it began.
-        start: Of the window.
-        end: Of the window.
-        per_second: The pace.
-        ledger: The client's own (`local.replay.ledger`).
-        archived: This replay's rows of the archive, without the shadow's.
-    """
-    answered = ledger.filter(pl.col("status") == OK)
-    logged = archived.group_by("request_id").len()
+def with_vectors(archived: pl.DataFrame) -> pl.DataFrame:
+    """Return the rows whose features were read, evenly thinned to what is compared offline."""
     # A request whose features came too late, or that found no route, was answered without them.
     unread = pl.col("reasons").list.eval(pl.element().str.starts_with("features_")).list.any()
     whole = archived.filter(~unread.fill_null(value=False), pl.col("features").list.len() > 0).sort(
         "event_time"
     )
+    return whole.gather_every(max(1, whole.height // PARITY_ROWS))
+
+
+def outcome(
+    code: UseCaseCode,
+    version: int,
+    window: Window,
+    per_second: float,
+    ledger: pl.DataFrame,
+    archived: pl.DataFrame,
+    compared: Parity,
+) -> Replayed:
+    """Compare what clients were told with what was logged.
+
+    Args:
+        code: The use case.
+        version: That served when it began.
+        window: Of the traffic.
+        per_second: The pace.
+        ledger: The client's own (`local.tally.ledger`).
+        archived: This replay's rows of the archive, without the shadow's.
+        compared: Logged vectors beside the offline join.
+    """
+    answered = ledger.filter(pl.col("status") == OK)
+    logged = archived.group_by("request_id").len()
     given = ["score", "decision", "degraded", "fallback", "version", "arm"]
     both = answered.join(archived, on="request_id", suffix="_logged")
     mislogged = both.filter(
         pl.any_horizontal(pl.col(name).ne_missing(pl.col(f"{name}_logged")) for name in given)
     ).height
-    chosen = whole.gather_every(max(1, whole.height // PARITY_ROWS))
-    compared = parity(code, chosen, workspace.replay / "offline", end)
-    progress.say(
-        "parity", f"{compared.equal:,} of {compared.rows:,} logged vectors equal the offline join"
-    )
     millis = {
         "features": answered["features_us"] / 1000,
         "inference": answered["inference_us"] / 1000,
@@ -124,8 +108,8 @@ def outcome(
     return Replayed(
         usecase=code.spec.name,
         version=version,
-        start=start,
-        end=end,
+        start=window.start,
+        end=window.end,
         per_second=per_second,
         sent=ledger.height,
         answered=answered.height,
@@ -172,11 +156,6 @@ def tell(console: Console, found: Replayed) -> None:
         style = good if hop.p99 <= hop.budget else bad
         text = f"p50 {hop.p50:.1f} ms, p99 {hop.p99:.1f} ms of {hop.budget:g} ms"
         table.add_row(f"{name} latency", Text(text, style=style if name == "client" else ""))
-    for rolled in found.rollouts:
-        text = f"{rolled.phase.replace('_', ' ')} after {rolled.hours:g} h: {rolled.reason}"
-        table.add_row(f"version {rolled.version}", Text(text, style=good if rolled.good else bad))
-    for title in found.missed:
-        table.add_row("not rolled out", Text(f"{title}: there was no time for it", style=bad))
     same = found.equal == found.compared
     table.add_row(
         "skew",

@@ -19,13 +19,13 @@ from rich.live import Live
 from rich.text import Text
 
 from feature_repo import catalog
+from feature_repo.labels import labels_of
 from local import clock
 from local.mlflow_server import mlflow_server
 from local.rollout_orders import Orders
 from local.rollout_status import shown
 from local.story_page import write_story
 from local.story_text import told
-from local.traffic import labels_of
 from local.workspace import Workspace
 from mlplatform.clients.registry import Registry
 from mlplatform.contracts import Rollout, Statistics

@@ -33,7 +33,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m local.serve", description=__doc__)
     parser.add_argument("--usecase", default="flight_delay", help="a folder under usecases/")
     parser.add_argument("--as-of", type=moment_of, help="time the servers stand at, UTC; default: "
-                        "after seven twelfths of the source's time")  # fmt: skip
+                        "after a quarter of the source's time")  # fmt: skip
     parser.add_argument("--root", type=Path, default=Path("build/demo"), help="folder to work in")
     parser.add_argument(
         "--port", type=int, default=_PORT, help="of the gateway; 0: a free one (%(default)s)"

@@ -17,6 +17,7 @@ from typing import Final
 from feature_repo import layout as layouts
 from feature_repo import store as stores
 from feature_repo.catalog import UseCaseCode
+from feature_repo.labels import labels_of
 from feature_repo.materialize import materialize
 from local.clock import Clock
 from local.driving import driven
@@ -28,7 +29,6 @@ from local.redis_server import redis_program
 from local.rollout_orders import Orders
 from local.server_pool import ServerPool
 from local.supervisor import Handle, Program, Supervisor
-from local.traffic import labels_of
 from local.triton_server import triton_program
 from local.workspace import Workspace
 from mlplatform.clients.registry import Registry
@@ -67,6 +67,7 @@ class Serving:
     archiver: Handle
     pool: ServerPool
     registry: Registry
+    registry_url: str
     rollouts: RolloutStore
     orders: Orders
     driver: Driver
@@ -175,8 +176,8 @@ def serving(
         say("gateway", f"{url}/v1/{usecase}/score")
         orders = Orders(code.spec, rollouts, ledger, clock.now, lambda: True)
         yield Serving(
-            usecase, url, redis_url, served, redis, gateway, archiver, pool, registry, rollouts,
-            orders, driver, clock,
+            usecase, url, redis_url, served, redis, gateway, archiver, pool, registry, mlflow.url,
+            rollouts, orders, driver, clock,
         )  # fmt: skip
 
 

@@ -5,15 +5,16 @@ use case's own label rows. What was known later (the label, a landing) does not.
 It refuses a use case whose label rows lack a declared field.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 import polars as pl
 
 from feature_repo.catalog import UseCaseCode
+from feature_repo.labels import labels_of
 from mlplatform.errors import DataError
 
 _TIME = "event_timestamp"
@@ -61,12 +62,6 @@ def traffic(code: UseCaseCode, start: datetime, end: datetime) -> Traffic:
     if rows.is_empty():
         raise DataError(f"{spec.name}: the source has no events from {start} to {end}")
     return Traffic(rows)
-
-
-def labels_of(code: UseCaseCode) -> Callable[[datetime, datetime], pl.DataFrame]:
-    """Return what reads the labels of predictions since a time, as they are known at another."""
-    # An event may be filed before the window that its prediction falls into; never after.
-    return lambda start, now: code.labels(code.read(start - timedelta(days=1), now))
 
 
 def rfc3339(moment: datetime) -> str:

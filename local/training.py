@@ -5,11 +5,7 @@ run whose data, code and spec have not changed since it was made says so and tra
 """
 
 import contextlib
-import os
-import signal
-import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -22,10 +18,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from feature_repo import catalog, ingest
+from feature_repo import catalog, feedback, ingest
 from local.first_champion import first_champion
-from local.interrupts import interrupts
 from local.mlflow_server import mlflow_server
+from local.pipeline_process import follow
 from local.progress import Progress
 from local.report import write_report
 from local.summary import OVERHEAD, Summary, evaluations
@@ -45,8 +41,8 @@ _ENDED: Final = ("registered", "rejected")
 UI_PORT: Final = 5000
 """MLflow's usual port, for `make ui`; a run takes a free one, so that nothing is in its way."""
 
-_PATIENCE_SECONDS: Final = 5.0
-"""Time for interrupted steps to end by themselves."""
+_OF_OTHERS: Final = ("retrain", "rollout", "monitor")
+"""Kinds of rows that speak of a run and are not its own."""
 
 
 def run(
@@ -67,16 +63,17 @@ def run(
     data_root, ledger = str(workspace.data), Ledger(workspace.ledger_url)
 
     land(progress, workspace, usecase, moment)
-    identity = run_identity(code.folder, f"{data_root}/raw/{usecase}", moment)
+    live = feedback.read(usecase, workspace.ledger_url, workspace.predictions, moment).digest
+    identity = run_identity(code.folder, f"{data_root}/raw/{usecase}", moment, live)
     if (earlier := _same_run(workspace, ledger, usecase, identity)) is not None:
         progress.say("unchanged", f"data, spec and code are those of run {earlier}: nothing to do")
         summary = _earlier(workspace, earlier) or _read_back(workspace, ledger, usecase, earlier)
         summary = summary.model_copy(update={"unchanged": True})
     else:
         summary = _train(progress, workspace, ledger, usecase, moment)
-    summary.write(workspace.summary)
+    summary.write(workspace.run_summary)
     journal = Journal(data_root, usecase, summary.run).read()
-    write_report(workspace.report, summary, evaluations(journal), code.spec.goal.business)
+    write_report(workspace.run_report, summary, evaluations(journal), code.spec.goal.business)
     _tell(console, workspace, summary)
     return summary
 
@@ -121,7 +118,7 @@ def _train(
 def _earlier(workspace: Workspace, run: str) -> Summary | None:
     """Return the summary that an earlier run left, if it is still there and of that run."""
     try:
-        summary = Summary.model_validate_json(workspace.summary.read_bytes())
+        summary = Summary.model_validate_json(workspace.run_summary.read_bytes())
     except (OSError, ValidationError):
         return None
     return summary if summary.run == run else None
@@ -156,24 +153,12 @@ def run_pipeline(
     command = [sys.executable, "-m", "pipelines.local_run", str(package)]
     command += ["--usecase", usecase, *arguments]
     command += ["--pipeline-root", str(workspace.root / "artifacts")]
-    process = subprocess.Popen(
-        command,
-        env=workspace.environment(ComputeSettings.load(), registry_url),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        tail = progress.follow(process, log)
-        process.wait()
-    finally:
-        _end_group(process)
+    environment = workspace.environment(ComputeSettings.load(), registry_url)
+    status, tail = follow(progress, command, environment, log)
     new = sorted(_runs(workspace, usecase) - before)
     if not new:
         raise PlatformError(
-            f"the pipeline ended with {process.returncode} before its first step; the end of "
+            f"the pipeline ended with {status} before its first step; the end of "
             f"{log}:\n" + "\n".join(tail)
         )
     return new[-1]
@@ -182,25 +167,6 @@ def run_pipeline(
 def _runs(workspace: Workspace, usecase: str) -> set[str]:
     folder = workspace.data / "runs" / usecase
     return {path.name for path in folder.iterdir()} if folder.exists() else set()
-
-
-def _end_group(process: "subprocess.Popen[str]") -> None:
-    """End the steps that an interrupted run left: the group is asked, given time, then killed."""
-    for kind in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(kind, signal.SIG_IGN)  # a second Ctrl-C must not stop the cleaning up
-    try:
-        os.killpg(process.pid, signal.SIGINT)  # Python's own: steps run their `finally`
-        deadline = time.monotonic() + _PATIENCE_SECONDS
-        while time.monotonic() < deadline:
-            process.poll()  # a leader that ended stays in the group until it is waited for
-            os.killpg(process.pid, 0)
-            time.sleep(0.05)
-        os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
-    finally:
-        process.wait()
-        interrupts()
 
 
 def _read_back(
@@ -217,7 +183,8 @@ def _read_back(
     """
     journal = Journal(str(workspace.data), usecase, run).read()
     rows = [entry.decision for entry in ledger.entries(usecase=usecase)]
-    decisions = tuple(row for row in rows if row.evidence.get("run") == run)
+    mine = (row for row in rows if row.evidence.get("run") == run)
+    decisions = tuple(row for row in mine if row.kind not in _OF_OTHERS)
     if not decisions or decisions[-1].kind != "run":
         raise PlatformError(
             f"run {run} is not on the ledger: its exit handler did not end; "
@@ -245,8 +212,8 @@ def _tell(console: Console, workspace: Workspace, summary: Summary) -> None:
         answer = "holds" if gate.passed else "BROKEN"
         table.add_row(Text(f"gate {gate.gate}"), Text(f"{answer}: {gate.reason}"))
     table.add_row("seconds", f"{summary.total_seconds:.0f}")
-    table.add_row("summary", str(workspace.summary))
-    table.add_row("report", str(workspace.report))
+    table.add_row("summary", str(workspace.run_summary))
+    table.add_row("report", str(workspace.run_report))
     if summary.model:
         table.add_row("MLflow UI", f"{summary.registry_url} after `make ui`")
     console.print()

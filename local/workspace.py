@@ -12,7 +12,7 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import ClassVar, Final
 
 from mlplatform.errors import PlatformError
 from mlplatform.settings import ComputeSettings
@@ -25,6 +25,9 @@ class Workspace:
     """Paths under the folder of a local platform."""
 
     root: Path
+
+    LOCK: ClassVar = "lock"
+    """File that a run holds."""
 
     @property
     def data(self) -> Path:
@@ -47,14 +50,34 @@ class Workspace:
         return self.root / "keys" / "signing.pem", self.root / "keys" / "signing.pub.pem"
 
     @property
+    def run_summary(self) -> Path:
+        """What the last training run did, as JSON."""
+        return self.root / "run.json"
+
+    @property
+    def run_report(self) -> Path:
+        """The same for a person to look at."""
+        return self.root / "run.html"
+
+    @property
     def summary(self) -> Path:
-        """What the last run did, as JSON."""
+        """The story of the whole loop, as JSON."""
         return self.root / "summary.json"
 
     @property
     def report(self) -> Path:
         """The same for a person to look at."""
         return self.root / "report.html"
+
+    @property
+    def monitoring(self) -> Path:
+        """What monitoring kept of each window."""
+        return self.root / "monitoring"
+
+    @property
+    def watched(self) -> Path:
+        """Signed directories that monitoring compares with, as they were fetched."""
+        return self.root / "watched"
 
     @property
     def redis(self) -> Path:
@@ -128,7 +151,7 @@ class Workspace:
         return False
 
     @contextlib.contextmanager
-    def lock(self, name: str = "lock") -> Iterator[None]:
+    def lock(self, name: str = LOCK) -> Iterator[None]:
         """Hold the workspace for one run.
 
         Raises:
@@ -161,6 +184,7 @@ class Workspace:
             "MLPLATFORM_ENVIRONMENT": "local",
             "MLPLATFORM_GIT_COMMIT": git_commit(),
             "MLPLATFORM_DATA_ROOT": str(self.data.absolute()),
+            "MLPLATFORM_ARCHIVE_ROOT": str(self.predictions.absolute()),
             "MLPLATFORM_LEDGER_URL": self.ledger_url,
             "MLPLATFORM_REGISTRY_TRACKING_URI": registry_url,
             "MLPLATFORM_SIGNING_PRIVATE_KEY": str(private.absolute()),

@@ -1,8 +1,17 @@
 """Signs a model directory and refuses any directory that is not what was signed.
 
-The signature (OpenSSF model-signing, an EC P-256 key, no network) covers every byte of
-`model.onnx`, `feature_config.json` and `manifest.json`. The manifest inside names the model, its
-version and its run, so a validly signed old model cannot be replayed under another version.
+    model.onnx            what is served
+    feature_config.json   how to call it
+    manifest.json         which model, version and run it is
+    profile.json          thresholds of drift, and what they were made from
+    reference.parquet     the rows that live windows are compared with
+    evaluation.json       what the model did on the test window
+    model.sig             the signature
+
+The signature (OpenSSF model-signing, an EC P-256 key, no network) covers every byte of the others.
+The manifest inside names the model, its version and its run, so a validly signed old model cannot
+be replayed under another version; a profile cannot be widened until nothing is drift any more, nor
+an evaluation lowered until nothing is a loss.
 
 The set of files is closed: the library can skip unsigned files and skips git's own files by
 default; here nothing is skipped. A directory with one file more, one less, a folder or a link
@@ -25,9 +34,12 @@ from mlplatform.errors import ModelError, SettingsError, shorten
 MODEL: Final = "model.onnx"
 CONFIG: Final = "feature_config.json"
 MANIFEST: Final = "manifest.json"
+PROFILE: Final = "profile.json"
+REFERENCE: Final = "reference.parquet"
+EVALUATION: Final = "evaluation.json"
 SIGNATURE: Final = "model.sig"
 
-_SIGNED: Final = frozenset({MODEL, CONFIG, MANIFEST})
+_SIGNED: Final = frozenset({MODEL, CONFIG, MANIFEST, PROFILE, REFERENCE, EVALUATION})
 _PRIVATE_MODE: Final = 0o600
 _PUBLIC_MODE: Final = 0o644
 
@@ -81,11 +93,10 @@ def write_manifest(directory: Path, manifest: Manifest) -> Path:
 
 
 def sign(directory: Path, private_key: Path) -> str:
-    """Sign a model directory that holds the model, its feature config and its manifest.
+    """Sign a model directory.
 
     Args:
-        directory: Exactly `model.onnx`, `feature_config.json` and `manifest.json`; an existing
-            `model.sig` is replaced.
+        directory: Exactly the files of a model directory; an existing `model.sig` is replaced.
         private_key: EC private key, PEM.
 
     Returns:
@@ -123,7 +134,7 @@ def verify(
     """Verify that the directory is the signed model that the caller expects.
 
     Args:
-        directory: Exactly the four files of a model directory.
+        directory: Exactly the files of a model directory, `model.sig` among them.
         public_key: EC public key, PEM.
         name: Registered name that is being loaded.
         version: Version that is being loaded.
@@ -230,7 +241,8 @@ def _closed(directory: Path, *, required: frozenset[str], allowed: frozenset[str
     if missing := required - found:
         raise ModelError(
             f"the model directory {directory} lacks {', '.join(sorted(missing))}: "
-            "it is incomplete or not signed; download it again or register it again"
+            "it is incomplete, not signed or of an older release; download it again, or train and "
+            "register it again"
         )
     if extra := found - allowed:
         raise ModelError(

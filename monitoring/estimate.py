@@ -32,6 +32,7 @@ from mlplatform.contracts.performance import (
 )
 from mlplatform.errors import DataError
 from monitoring.cohort import answers, sentence
+from monitoring.kept import put
 from monitoring.sample import Sample, figures, judge
 
 METRICS: Final[tuple[Metric, ...]] = ("pr_auc", "roc_auc", "log_loss")
@@ -134,13 +135,9 @@ def keep(root: Path, found: Hindsight) -> Path:
 
     It lies at `<root>/<usecase>/v<version>/<start>-<end>.json`: one for each window.
     """
-    said, window = found.estimate, found.estimate.cohort.window
-    name = f"{window.start.strftime(_STAMP)}-{window.end.strftime(_STAMP)}.json"
-    path = root / said.usecase / f"v{said.version}" / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".tmp")
-    partial.write_text(found.model_dump_json(indent=1))
-    partial.replace(path)
+    said = found.estimate
+    path = _file(root, said.usecase, said.version, said.cohort.window)
+    put(path, found.model_dump_json(indent=1))
     return path
 
 
@@ -148,3 +145,14 @@ def kept(root: Path, usecase: str, version: int) -> tuple[Hindsight, ...]:
     """Return what `keep` wrote, oldest first; nothing before the first."""
     files = sorted((root / usecase / f"v{version}").glob("*.json"))
     return tuple(Hindsight.model_validate_json(path.read_text()) for path in files)
+
+
+def kept_of(root: Path, usecase: str, version: int, window: Window) -> Hindsight | None:
+    """Return what `keep` wrote of one window; None: nothing."""
+    path = _file(root, usecase, version, window)
+    return Hindsight.model_validate_json(path.read_text()) if path.exists() else None
+
+
+def _file(root: Path, usecase: str, version: int, window: Window) -> Path:
+    name = f"{window.start.strftime(_STAMP)}-{window.end.strftime(_STAMP)}.json"
+    return root / usecase / f"v{version}" / name

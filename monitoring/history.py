@@ -43,7 +43,9 @@ def turn(
     choice = decide(history, monitoring, now)
     if isinstance(choice, Fire):
         return _ask(history, choice, now, approval=approval)
-    since = None if choice.window is None else choice.window.start
+    # A window that tells nothing is followed by others like it: that is one decision.
+    window = None if choice.reason == "inconclusive" else choice.window
+    since = None if window is None else window.start
     said = Said(kind=choice.kind, reason=choice.reason, since=since)
     if said == history.said:
         return history

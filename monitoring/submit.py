@@ -11,15 +11,19 @@ import logging
 import uuid
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
-from typing import Final, Literal, Protocol
+from typing import Final, Protocol
 
-from mlplatform.contracts.retrain import History, Outcome, Retraining, ownership_key
+from mlplatform.contracts.retrain import (
+    History,
+    Outcome,
+    Retraining,
+    RunState,
+    owner,
+    ownership_key,
+)
 from mlplatform.ledger import Ledger
 from monitoring.history import claim, ended, submitted
 from monitoring.requests import RequestStore, record
-
-RunState = Literal["running", "succeeded", "failed", "unknown"]
-"""Of a run; unknown: the orchestrator has no such run any more."""
 
 CLAIM: Final = timedelta(minutes=5)
 """Longer than any call of the orchestrator may take before it times out."""
@@ -131,11 +135,8 @@ class Submitter:
 
     def _owner(self, key: str) -> str | None:
         """Return the run that took the request: of two, not always the one that was noted."""
-        taken = ownership_key(self._usecase, key)
-        for entry in self._ledger.entries(self._usecase, "retrain", subject=key):
-            if entry.decision.key == taken:
-                return str(entry.decision.evidence["run"])
-        return None
+        taken = self._ledger.get(ownership_key(self._usecase, key))
+        return None if taken is None else owner(taken.decision)
 
     def _change(self, step: Callable[[History], History]) -> History:
         return self._store.change(self._usecase, step, self._now())

@@ -37,6 +37,8 @@ def decisions(
         "identity": first.get("identity"),
         "git_commit": first.get("git_commit"),
     }
+    if "request" in first:
+        common["request"] = first["request"]
 
     def row(
         kind: DecisionKind, subject: str, verdict: str, reason: str, **evidence: Any
@@ -97,6 +99,8 @@ def _outcome(
     journal: Records, *, state: str, error: str, accepted: bool | None, model: ModelRef | None
 ) -> tuple[str, str]:
     """Return the run's verdict and its reason."""
+    if owner := journal.get("validate", {}).get("owner"):
+        return "duplicate", f"run {owner} trains what was asked for already; nothing was done here"
     for step in ORDER:
         if message := journal.get(step, {}).get("error"):
             return "failed", f"{step}: {message}"

@@ -1,7 +1,8 @@
 """What a run is made from: two runs with the same identity would decide the same.
 
-The identity covers the spec, the code of the stages up to registration, the locked libraries and
-every raw byte that was there, so that an unchanged run can say so instead of repeating itself.
+The identity covers the spec, the code of the stages up to registration, the locked libraries,
+every raw byte that was there, and what people and live traffic said of the labels, so that an
+unchanged run can say so instead of repeating itself.
 """
 
 import hashlib
@@ -17,15 +18,17 @@ _CODE = ("mlplatform", "feature_repo", "pipelines")
 _ROOT = Path(__file__).resolve().parent.parent
 
 
-def run_identity(usecase_folder: Path, raw_root: str, as_of: datetime) -> str:
-    """Return the SHA-256 over code, spec, locked libraries, raw files and time of a run.
+def run_identity(usecase_folder: Path, raw_root: str, as_of: datetime, live: str = "") -> str:
+    """Return the SHA-256 over code, spec, libraries, raw files, feedback and time of a run.
 
     Args:
         usecase_folder: The folder of the use case.
         raw_root: Folder or URI of its raw tables.
         as_of: The time the run looks from.
+        live: Digest of `feature_repo.feedback`; empty: there is none.
     """
     digest = hashlib.sha256(as_of.isoformat().encode())
+    digest.update(live.encode())
     folders = [_ROOT / name for name in _CODE] + [usecase_folder]
     for folder in folders:
         for path in _sources(folder):

@@ -16,6 +16,7 @@ _KEYS = "/var/run/mlplatform/signing"
 _CONFIGURATION = {
     "environment": "MLPLATFORM_ENVIRONMENT",
     "data-root": "MLPLATFORM_DATA_ROOT",
+    "archive-root": "MLPLATFORM_ARCHIVE_ROOT",
     "registry-uri": "MLPLATFORM_REGISTRY_TRACKING_URI",
     "signing-private-key": "MLPLATFORM_SIGNING_PRIVATE_KEY",
     "signing-public-key": "MLPLATFORM_SIGNING_PUBLIC_KEY",

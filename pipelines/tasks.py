@@ -6,10 +6,11 @@ journal and exits with 1, without a traceback.
 """
 
 import logging
+import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,9 +31,18 @@ from mlplatform.contracts import (
     UseCase,
     Window,
 )
-from mlplatform.errors import DataError, NotFoundError, PlatformError, shorten
+from mlplatform.contracts.retrain import owner, ownership
+from mlplatform.errors import (
+    DataError,
+    LedgerError,
+    NotFoundError,
+    PlatformError,
+    StaleError,
+    shorten,
+)
 from mlplatform.ledger import Ledger
 from mlplatform.settings import (
+    ArchiveSettings,
     ComputeSettings,
     DataSettings,
     LedgerSettings,
@@ -46,22 +56,30 @@ from pipelines.identity import run_identity
 from pipelines.journal import Journal
 
 if TYPE_CHECKING:
+    from feature_repo.feedback import Feedback
     from mlplatform.clients.registry import Registry
     from mlplatform.signing import KeyPair
 
 
-def validate(usecase: str, as_of: str, run_id: str, report: str) -> None:
-    """Land new raw events, check them and the labels; write the report to folder `report`."""
+def validate(usecase: str, as_of: str, run_id: str, report: str, request: str = "") -> None:
+    """Land new raw events, check them and the labels; write the report to folder `report`.
+
+    A run that was started for a request takes it first, and ends where another run has it.
+    """
     from feature_repo import ingest
     from pipelines.steps import validate as step
 
     root = DataSettings.load().root
     with _task("validate", usecase, run_id) as journal:
+        if request:
+            _take(usecase, request, run_id, journal)
         code, moment = catalog.load(usecase), _moment(as_of)
         ingest.land(usecase, root, moment)
         journal.update(
             as_of=moment.isoformat(),
-            identity=run_identity(code.folder, f"{root}/raw/{usecase}", moment),
+            identity=run_identity(
+                code.folder, f"{root}/raw/{usecase}", moment, _feedback(usecase, moment).digest
+            ),
             git_commit=PlatformSettings.load().git_commit,
         )
         raw = ingest.read_raw(usecase, root, moment)
@@ -100,6 +118,7 @@ def build_training_set(usecase: str, as_of: str, run_id: str, training_set: str)
             groups=code.groups,
             as_of=moment,
             out=out,
+            live=_feedback(usecase, moment),
         )
         artifacts.write_training_set(out, result)
         journal["training_set"] = result.model_dump(mode="json")
@@ -290,19 +309,57 @@ def _name(window: Window) -> str:
     return "-".join(f"{moment:%Y%m%dT%H%M%S%fZ}" for moment in (window.start, window.end))
 
 
+def _take(usecase: str, request: str, run: str, journal: dict[str, JsonValue]) -> None:
+    """Take a retraining request for this run; a step that is repeated takes it again.
+
+    Raises:
+        StaleError: Another run has it, and trains.
+    """
+    ledger = Ledger(LedgerSettings.load().url)
+    mine = ownership(usecase, request, run, datetime.now(UTC))
+    journal["request"] = request
+    try:
+        ledger.append(mine)
+    except LedgerError:
+        taken = ledger.get(mine.key)
+        if taken is None or owner(taken.decision) == run:
+            raise
+        journal["owner"] = owner(taken.decision)
+        raise StaleError(
+            f"run {owner(taken.decision)} trains what request {request} asked for already: "
+            "this run ends here, and nothing is lost"
+        ) from None
+
+
 def _previous_rows(spec: UseCase, moment: datetime) -> int | None:
-    """Rows of the last training set of this feature service; None before the first.
+    """Labels that the source gave the last training set of this feature service; None: no set.
+
+    Those of people do not count, and those that were left out for how they were answered do: the
+    rule on size looks for labels that the source has lost.
 
     A run that looks from an earlier time has fewer rows by nature and is no regression.
     """
     entries = Ledger(LedgerSettings.load().url).entries(usecase=spec.name, kind="training_set")
     built = [entry.decision.evidence for entry in entries]
     sizes = [
-        row["rows"]
+        _count(row, "rows") + _count(row, "degraded_rows") - _count(row, "reviewed_rows")
         for row in built
         if row["feature_service"] == spec.feature_service and _moment(str(row["as_of"])) <= moment
     ]
-    return sizes[-1] if sizes and isinstance(sizes[-1], int) else None
+    return sizes[-1] if sizes else None
+
+
+def _count(row: Mapping[str, JsonValue], name: str) -> int:
+    """Return a number of a ledger row; 0 where its release did not count that yet."""
+    value = row.get(name)
+    return value if isinstance(value, int) else 0
+
+
+def _feedback(usecase: str, moment: datetime) -> "Feedback":
+    """Return what people and live traffic said of the labels by the time of the run."""
+    from feature_repo import feedback
+
+    return feedback.read(usecase, LedgerSettings.load().url, ArchiveSettings.load().root, moment)
 
 
 def _labels(code: catalog.UseCaseCode, raw: catalog.Raw) -> pl.DataFrame:
@@ -340,6 +397,7 @@ def _verified(ref: ModelRef, folder: Path) -> tuple[Path, Manifest]:
     """Fetch a version to `folder`; return it when it is the model that was registered."""
     from mlplatform import signing
 
+    shutil.rmtree(folder, ignore_errors=True)  # a step that is repeated finds what it left
     directory = _registry().download(ref.name, ref.version, folder)
     manifest = signing.verify(
         directory,

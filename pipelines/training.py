@@ -27,19 +27,26 @@ def training_pipeline(settings: PipelineSettings) -> Any:
     """Return the pipeline with its tasks placed as `settings` say."""
 
     @dsl.pipeline(name=NAME, description="Validate, join, train, gate and register a model.")
-    def pipeline(usecase: str, as_of: str) -> None:
+    def pipeline(usecase: str, as_of: str, request: str = "") -> None:
+        """Train a use case's model.
+
+        Args:
+            usecase: A folder under usecases/.
+            as_of: The time that the run looks from, in UTC, e.g. 2014-01-02T00:00:00Z.
+            request: Key of the retraining request to answer; empty where a person starts the run.
+        """
         run = dsl.PIPELINE_JOB_ID_PLACEHOLDER
         outcome = record(usecase=usecase, run_id=run)
         retries = settings.retries
         place(outcome, settings, cpu="500m", memory="1Gi", retries=retries, secrets=LEDGER)
 
         with dsl.ExitHandler(outcome, name="ledger"):
-            checked = data.validate(usecase=usecase, as_of=as_of, run_id=run)
+            checked = data.validate(usecase=usecase, as_of=as_of, run_id=run, request=request)
             place(checked, settings, cpu="1", memory="4Gi", secrets=LEDGER)
 
             built = data.build_training_set(usecase=usecase, as_of=as_of, run_id=run)
             built.after(checked)
-            place(built, settings, cpu="2", memory="8Gi")
+            place(built, settings, cpu="2", memory="8Gi", secrets=LEDGER)  # reviews lie beside it
             training_set = built.outputs["training_set"]
 
             trained = model.train(usecase=usecase, run_id=run, training_set=training_set)

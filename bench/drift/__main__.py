@@ -1,33 +1,40 @@
 """Drift on days without change and with planted shifts: `python -m bench.drift`, minutes.
 
 Our calibrated thresholds, and Evidently's defaults beside them on the same windows and references:
-how many days without a change alarm, and how many planted shifts are found within three days.
-Ours are computed by `monitoring.distances`, the first of them by Evidently as well. Writes
-`build/bench/drift.json`; exits with 1 when something that was asked for is missed.
+how many days without a change alarm, how many planted shifts are found within three days, and
+whether the cause that is named blames the column. Writes `build/bench/drift.json`; exits with 1
+when something that was asked for is missed.
 """
 
 import argparse
 import json
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import polars as pl
 
-from bench.drift.data import PLANTS, START, TIME, WHERE, Days, drawn, flights
+from bench.drift import defaults
+from bench.drift.data import START, TIME, Days, drawn, flights
+from bench.drift.shifts import Shift, shifts
+from feature_repo.profile.calibration import calibrate
 from mlplatform.contracts import Window
-from mlplatform.contracts.drift import ColumnThreshold, DriftCalibration, DriftMethod
-from monitoring.calibration import calibrate
-from monitoring.distances import Counts, Values, clean, count, distance, distinct
-from monitoring.drift import _library, detect
+from mlplatform.contracts.drift import DriftCalibration, DriftReport
+from mlplatform.contracts.watch import Wholeness
+from monitoring import verdict
+from monitoring.drift import detect
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 RATE: Final = 0.01
 """False alarms per window over all columns, as in the spec of `flight_delay`."""
+OF: Final = Window(start=START, end=START + timedelta(days=1))
 _REFERENCE: Final = 10_000
 """Rows of the reference for Evidently's defaults, which do not depend on it above 1,000."""
+_FOUND: Final = 0.95
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,9 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sources.append(flights(Path(rows), rng))
     else:
         print("no training set of flights: name one with --rows, or run the demo first")
-    found = [
-        _source(source, asked.windows, asked.evidently, asked.triples, rng) for source in sources
-    ]
+    found = [_source(source, asked, rng) for source in sources]
     asked.output.parent.mkdir(parents=True, exist_ok=True)
     asked.output.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     print(f"wrote {asked.output}")
@@ -52,176 +57,153 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _source(
-    source: tuple[Days, ...], windows: int, evidently: int, triples: int, rng: np.random.Generator
+    source: tuple[Days, ...], asked: argparse.Namespace, rng: np.random.Generator
 ) -> dict[str, Any]:
-    ours: list[bool] = []
-    theirs: list[tuple[int, int]] = []
-    agree = 0
-    planted: dict[tuple[str, str], list[tuple[bool, bool]]] = {}
     started = time.perf_counter()
+    alarms: list[str] = []
+    theirs: list[int] = []
+    judged = 0
+    agree = True
+    planted: list[dict[str, Any]] = []
+    changed: list[str] = []
+    windows_of: list[int] = []
     for days in source:
         calibration = calibrate(days.reference, window_hours=24, false_alarm_rate=RATE)
-        few = days.reference.sample(_REFERENCE, seed=1)
-        share = -(-windows // len(source))
-        for number, window in enumerate(days.windows[:share]):
-            signs = _signs(days.reference, window, calibration)
-            ours.append(any(map(bool, signs.values())))
-            if number < evidently // len(source):
-                theirs.append(_defaults(few, window))
-            if number < 2:
-                said = detect(days.reference, window, calibration, Window(start=START, end=START))
-                agree += set(said.drifted) == {name for name, found in signs.items() if found}
-        for plant, columns in WHERE[days.name].items():
-            for column in columns:
-                planted.setdefault((plant, column), []).extend(
-                    _found(days, calibration, plant, column, triples // len(source), rng)
-                )
+        windows_of.append(calibration.windows)
+        few = days.reference.sample(min(_REFERENCE, days.reference.height), seed=1)
+        for number, window in enumerate(days.windows[: -(-asked.windows // len(source))]):
+            report = detect(days.reference, window, calibration, OF)
+            judged += 1
+            if report.verdict == "drift":
+                alarms.append(report.reason)
+            if number < asked.evidently // len(source):
+                theirs.append(len(defaults.drifted(few, window)))
+            if number == 0:
+                agree &= _same_with_evidently(days, window, calibration, report, few)
+        for window in days.changed:
+            report = detect(days.reference, window, calibration, OF)
+            changed.append(f"{window[TIME][0]:%Y-%m-%d}: {report.verdict}: {report.reason}")
+        planted += [
+            _planted(days, calibration, shift, asked.triples // len(source), rng)
+            for shift in shifts(days, calibration)
+        ]
+    # A true rate of 1 % gives more alarms than this in one of 40 runs.
+    most = _quantile(judged, RATE)
+    merged = _merged(planted)
+    missed = [
+        f"{one['shift']}: {one['column']}"
+        for one in merged
+        if one["found_within_three"] < _FOUND or one["named"] < _FOUND
+    ]
     result: dict[str, Any] = {
         "source": source[0].name,
         "columns": len(source[0].reference.columns) - 1,
-        "calibration_windows": [
-            calibrate(days.reference, window_hours=24, false_alarm_rate=RATE).windows
-            for days in source
-        ],
+        "calibration_windows": windows_of,
         "rate": RATE,
-        "windows": len(ours),
-        "alarms": sum(ours),
+        "windows": judged,
+        "alarms": len(alarms),
+        "alarmed": alarms,
+        "most_alarms": most,
+        "days_of_change": changed,
         "evidently_windows": len(theirs),
-        "evidently_any_column": sum(columns > 0 for columns, _ in theirs),
-        "evidently_half_of_columns": sum(2 * columns >= of for columns, of in theirs),
-        "same_as_through_evidently": f"{agree} of {2 * len(source)}",
-        "planted": [
-            {
-                "shift": plant,
-                "column": column,
-                "runs": len(hits),
-                "found_within_three": float(np.mean([any_ for any_, _ in hits])),
-                "two_of_three": float(np.mean([two for _, two in hits])),
-            }
-            for (plant, column), hits in planted.items()
-        ],
+        "evidently_any_column": sum(one > 0 for one in theirs),
+        "evidently_half_of_columns": sum(
+            2 * one >= len(source[0].reference.columns) - 1 for one in theirs
+        ),
+        "same_through_evidently": agree,
+        "planted": merged,
+        "shifts_missed": missed,
+        "met": len(alarms) <= most and not missed and agree,
         "seconds": round(time.perf_counter() - started, 1),
     }
-    # A true rate of 1 % gives more alarms than this in one of 40 runs.
-    most = _quantile(len(ours), RATE)
-    result["most_alarms"] = most
-    result["shifts_missed"] = _missed(result["planted"])
-    result["met"] = sum(ours) <= most and not result["shifts_missed"]
     _show(result)
     return result
 
 
-def _signs(
-    reference: pl.DataFrame, window: pl.DataFrame, calibration: DriftCalibration
-) -> Mapping[str, list[str]]:
-    """Return what is beyond its threshold, by column."""
+def _same_with_evidently(
+    days: Days,
+    window: pl.DataFrame,
+    calibration: DriftCalibration,
+    report: DriftReport,
+    few: pl.DataFrame,
+) -> bool:
+    """Return whether Evidently's page and its preset say the same of a window as what is used."""
+    with tempfile.TemporaryDirectory() as directory:
+        paged = detect(days.reference, window, calibration, OF, Path(directory) / "page.html")
+    ours = paged.drifted == report.drifted
+    return ours and defaults.through_the_preset(few, window) == defaults.drifted(few, window)
+
+
+def _planted(
+    days: Days,
+    calibration: DriftCalibration,
+    shift: Shift,
+    triples: int,
+    rng: np.random.Generator,
+) -> dict[str, Any]:
+    """Return how many of some three days with a shift show it, and whether it is named."""
+    alone = calibration.model_copy(
+        update={"columns": tuple(c for c in calibration.columns if c.column == shift.column)}
+    )
+    reference = days.reference.select(TIME, shift.column)
+    hits, signs = [], set()
+    named = True
+    for triple in range(triples):
+        changed = [
+            shift.plant(days.windows[at], days.reference, rng)
+            for at in rng.choice(len(days.windows), 3, replace=False)
+        ]
+        reports = [detect(reference, one, alone, OF) for one in changed]
+        shown = [report.verdict == "drift" for report in reports]
+        hits.append(sum(shown))
+        signs |= {sign for report in reports for column in report.columns for sign in column.signs}
+        if triple == 0 and any(shown):
+            named = _names(days, changed[shown.index(True)], calibration, shift.column)
     return {
-        one.column: _column(reference, window, calibration, one.column)
-        for one in calibration.columns
+        "shift": shift.name,
+        "column": shift.column,
+        "hits": hits,
+        "signs": sorted(signs),
+        "named": named,
     }
 
 
-def _column(
-    reference: pl.DataFrame, window: pl.DataFrame, calibration: DriftCalibration, name: str
-) -> list[str]:
-    (one,) = (found for found in calibration.columns if found.column == name)
-    found = clean(window[name], one.method)
-    values, before, null_share = _known(reference, one)
-    signs = []
-    if abs(found.null_count() / len(found) - null_share) > one.nulls:
-        signs.append("nulls")
-    if found.null_count() == len(found):
-        return signs
-    both = np.union1d(values, distinct(found))
-    known = np.zeros(len(both), dtype=np.int64)
-    known[np.searchsorted(both, values)] = before
-    now = count(found, both)
-    if distance(one.method, both, known, now) > one.distance:
-        signs.append("distribution")
-    if one.method == "jensenshannon" and now[known == 0].sum() > one.new_categories * now.sum():
-        signs.append("new_categories")
-    return signs
-
-
-_KNOWN: Final[dict[tuple[int, str], tuple[Values, Counts, float]]] = {}
-"""Distinct values, their counts and the share of nulls by reference (its id) and column."""
-
-
-def _known(reference: pl.DataFrame, one: ColumnThreshold) -> tuple[Values, Counts, float]:
-    key = id(reference), one.column
-    if key not in _KNOWN:
-        known = clean(reference[one.column], one.method)
-        values = distinct(known)
-        _KNOWN[key] = values, count(known, values), known.null_count() / len(known)
-    return _KNOWN[key]
-
-
-def _found(
-    days: Days,
-    calibration: DriftCalibration,
-    plant: str,
-    column: str,
-    triples: int,
-    rng: np.random.Generator,
-) -> list[tuple[bool, bool]]:
-    """Return for each three days with a planted shift whether one, and two of them showed it."""
-    hits = []
-    for _ in range(triples):
-        three = rng.choice(len(days.windows), 3, replace=False)
-        shown = [
-            bool(
-                _column(
-                    days.reference,
-                    PLANTS[plant](days.windows[at], column, days.reference, rng),
-                    calibration,
-                    column,
-                )
-            )
-            for at in three
-        ]
-        hits.append((any(shown), sum(shown) > 1))
-    return hits
-
-
-def _defaults(reference: pl.DataFrame, window: pl.DataFrame) -> tuple[int, int]:
-    """Return how many columns Evidently's preset calls drifted, and of how many."""
-    import warnings
-
-    evidently, _ = _library()
-    from evidently.presets import DataDriftPreset
-
-    # It raises where a window has no value: such columns (no gust on that day) are left out.
-    some = [
-        name
-        for name in window.columns
-        if name != TIME and clean(window[name], _method(window[name])).count()
-    ]
-    known, found = (frame.select(some).to_pandas() for frame in (reference, window))
-    texts = [name for name in known if known[name].dtype.kind in "Ob"]
-    definition = evidently.DataDefinition(
-        numerical_columns=[name for name in known if name not in texts], categorical_columns=texts
+def _names(days: Days, window: pl.DataFrame, calibration: DriftCalibration, column: str) -> bool:
+    """Return whether the cause of a whole window is its input, and the column is blamed."""
+    report = detect(days.reference, window, calibration, OF)
+    whole = Wholeness(
+        window=OF, rows=window.height, verdict="whole", reason="planted in whole days"
     )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        run = evidently.Report([DataDriftPreset()], include_tests=True).run(
-            *(
-                evidently.Dataset.from_pandas(one, data_definition=definition)
-                for one in (found, known)
-            )
-        )
-    tests = [one for one in run.dict()["tests"] if one["name"].startswith("Value Drift")]
-    return sum(one["status"] == "FAIL" for one in tests), len(tests)
+    finding = verdict.of_inputs("bench", OF, whole, None, report, OF.end)
+    return finding.cause == "input_drift" and column in finding.blamed
 
 
-def _method(column: pl.Series) -> DriftMethod:
-    return "wasserstein" if column.dtype.is_numeric() else "jensenshannon"
-
-
-def _missed(planted: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the shifts that more than one of twenty runs did not show within three days."""
+def _merged(planted: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return one line for each shift and column, over all halves."""
+    together: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for one in planted:
+        # What days show differs between halves, so the shift does; the line is the column's.
+        shift = "mean + 1.5 x detectable" if _by_calibration(one["shift"]) else one["shift"]
+        together.setdefault((shift, one["column"]), []).append(one)
     return [
-        f"{one['shift']}: {one['column']}" for one in planted if one["found_within_three"] < 0.95
+        {
+            "shift": shift,
+            "planted": [one["shift"] for one in several],
+            "column": column,
+            "runs": sum(len(one["hits"]) for one in several),
+            "found_within_three": float(
+                np.mean([hit > 0 for one in several for hit in one["hits"]])
+            ),
+            "two_of_three": float(np.mean([hit > 1 for one in several for hit in one["hits"]])),
+            "signs": sorted({sign for one in several for sign in one["signs"]}),
+            "named": float(np.mean([one["named"] for one in several])),
+        }
+        for (shift, column), several in together.items()
     ]
+
+
+def _by_calibration(shift: str) -> bool:
+    return shift.startswith("mean") and "+ 0.2 " not in shift
 
 
 def _quantile(windows: int, rate: float) -> int:
@@ -233,22 +215,31 @@ def _quantile(windows: int, rate: float) -> int:
 def _show(result: Mapping[str, Any]) -> None:
     print(
         f"{result['source']}: {result['columns']} columns, {result['windows']} days without a "
-        f"change: {result['alarms']} alarm (asked for 1 %, at most {result['most_alarms']})"
+        f"change: {result['alarms']} alarms (asked for 1 %, at most {result['most_alarms']})"
     )
+    for reason in result["alarmed"]:
+        print(f"    {reason[:150]}")
+    for told in result["days_of_change"]:
+        print(f"  a day of change, {told[:140]}")
     print(
         f"  Evidently's defaults: {result['evidently_any_column']} of "
         f"{result['evidently_windows']} have a drifted column, "
         f"{result['evidently_half_of_columns']} drift as a whole"
     )
-    print(
-        f"  {result['same_as_through_evidently']} windows judged the same through Evidently; "
-        f"{result['seconds']:.0f} s"
-    )
+    same = "the same" if result["same_through_evidently"] else "NOT THE SAME"
+    print(f"  {same} through Evidently's page and preset; {result['seconds']:.0f} s")
     print(f"  {len(result['shifts_missed'])} of {len(result['planted'])} planted shifts MISSED")
     for one in result["planted"]:
+        shift = one["shift"]
+        if "detectable" in shift:
+            shift = " and ".join(
+                text.split(" stand")[0].replace("mean ", "") for text in one["planted"]
+            )
+            shift = f"mean {shift} sd (1.5 x detectable)"
         print(
-            f"  {one['shift']:<40} {one['column']:<20} within three days "
-            f"{one['found_within_three']:>5.0%}  two of three {one['two_of_three']:>5.0%}"
+            f"  {shift:<45} {one['column']:<22} within three days "
+            f"{one['found_within_three']:>4.0%}  two of three {one['two_of_three']:>4.0%}  "
+            f"{'' if one['named'] == 1 else 'NOT NAMED '}{', '.join(one['signs'])}"
         )
 
 

@@ -178,7 +178,7 @@ def _stage(
 ) -> _Stage:
     """Start every server; all end with the stack."""
     code = catalog.load(asked.usecase)
-    summary = Summary.model_validate_json(workspace.summary.read_bytes())
+    summary = Summary.model_validate_json(workspace.run_summary.read_bytes())
     moment = datetime.fromisoformat(summary.as_of) - EARLIER
     running = stack.enter_context(serving(workspace, code, moment, _step))
     model = running.model

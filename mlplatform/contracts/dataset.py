@@ -61,3 +61,18 @@ class TrainingSet(Contract):
     immature_rows: int = Field(
         ge=0, description="Labels left out because they had not matured at the time of the build."
     )
+    degraded_rows: int = Field(
+        default=0,
+        ge=0,
+        description="Matured labels left out because the live answer to their request lacked "
+        "features or came from the rules.",
+    )
+    reviewed_rows: int = Field(
+        default=0, ge=0, description="Rows whose label a person gave, the source having none."
+    )
+    reviews_compared: int = Field(
+        default=0, ge=0, description="Requests labelled by a person and by the source."
+    )
+    reviews_disagreed: int = Field(
+        default=0, ge=0, description="Of these, with another label; the source's counts."
+    )

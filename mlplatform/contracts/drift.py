@@ -16,31 +16,80 @@ in the square root of the column's unit, Jensen-Shannon distance (0 to 0.83)."""
 
 DriftVerdict = Literal["drift", "no_drift", "inconclusive"]
 
-DriftSign = Literal["distribution", "nulls", "new_categories"]
-"""What moved: the values, the share of rows without one, the share of categories never seen."""
+DriftSign = Literal[
+    "mean",  # of the values; numbers only
+    "spread",  # their standard deviation within the window; numbers only
+    "low_tail",  # share below nearly all values of the reference; numbers only
+    "high_tail",  # share above them; numbers only
+    "nulls",  # share of rows without a value
+    "distribution",  # Evidently's distance
+    "new_categories",  # share of values that the reference never held; categories only
+]
+"""What moved; each sign is one statistic of a window."""
+
+
+class DriftInterval(Contract):
+    """Where one statistic of a window lies when nothing has changed."""
+
+    sign: DriftSign
+    usual: float = Field(description="In the middle of the reference's windows.")
+    low: float | None = Field(default=None, description="None: however low, it is no drift.")
+    high: float | None = Field(default=None, description="None: however high, it is no drift.")
 
 
 class ColumnThreshold(Contract):
-    """What a window may differ by in one column without being called drift."""
+    """What a window may be like in one column without being called drift."""
 
     column: str
     method: DriftMethod = Field(description="Pinned: Evidently's own choice depends on row counts.")
     distance: float = Field(gt=0, description="Largest distance of values; beyond it: drift.")
-    nulls: float = Field(gt=0, description="Largest change of the share of nulls, up or down.")
-    new_categories: float = Field(gt=0, description="Largest share in categories never seen.")
+    intervals: tuple[DriftInterval, ...] = Field(
+        description="Of each statistic that can show a drift at all."
+    )
+    tails: tuple[float, float] | None = Field(
+        default=None, description="Nearly all values of the reference lie between; None: no number."
+    )
+    windows: int = Field(gt=0, description="Of the reference, that hold values of the column.")
+    worth: float = Field(
+        gt=0, description="Independent windows that tell as much: neighbours resemble each other."
+    )
+    detectable: float | None = Field(
+        default=None,
+        description="Smallest shift of the mean that three windows show with 95 %, in standard "
+        "deviations of the reference's values; None: none is, or the column holds categories.",
+    )
 
 
 class DriftCalibration(Contract):
-    """Thresholds that windows of the reference itself hardly ever exceed."""
+    """Thresholds that windows like the reference's hardly ever exceed."""
 
     columns: tuple[ColumnThreshold, ...]
+    left_out: dict[str, str] = Field(
+        default_factory=dict, description="Columns that cannot be judged, and why."
+    )
     window_hours: float = Field(gt=0)
     rows: int = Field(gt=0, description="Of the median window of the reference.")
     min_rows: int = Field(gt=0, description="A smaller window is noisier than what was calibrated.")
-    windows: int = Field(gt=0, description="Of the reference, each compared with all the others.")
+    windows: int = Field(gt=0, description="Of the reference.")
     false_alarm_rate: float = Field(description="Asked for: per window, over all columns.")
+    statistics: int = Field(
+        ge=0, description="Over all columns; the false alarms are shared out among them."
+    )
     held_out_alarms: int = Field(
-        ge=0, description="Of these windows, with thresholds from the other folds."
+        ge=0, description="Of these windows, with thresholds from the windows before and after."
+    )
+
+
+class DriftStatistic(Contract):
+    """One statistic of a column in a window, beside its interval."""
+
+    sign: DriftSign
+    value: float
+    usual: float
+    low: float | None = None
+    high: float | None = None
+    excess: float = Field(
+        description="Distance from the usual value over that of the interval's end; above 1: drift."
     )
 
 
@@ -50,16 +99,19 @@ class ColumnDrift(Contract):
     column: str
     method: DriftMethod = Field(description="As Evidently reported it back.")
     verdict: DriftVerdict
-    reason: str = Field(description="In words, with the numbers.")
-    signs: tuple[DriftSign, ...] = ()
+    reason: str = Field(description="In words, with the numbers; the strongest sign first.")
+    signs: tuple[DriftSign, ...] = Field(default=(), description="The strongest first.")
+    statistics: tuple[DriftStatistic, ...] = ()
     distance: float | None = Field(default=None, description="None: nothing to compare.")
     threshold: float
     rows: int = Field(ge=0, description="With a value.")
     null_share: float = Field(ge=0, le=1)
     reference_null_share: float = Field(ge=0, le=1)
-    null_threshold: float = Field(description="Largest change that is no drift.")
-    new_share: float = Field(default=0.0, ge=0, le=1, description="Of values: categories new.")
-    new_threshold: float
+
+    @property
+    def excess(self) -> float:
+        """How far the strongest statistic lies out; above 1: drift. 0 where there is none."""
+        return max((one.excess for one in self.statistics), default=0.0)
 
 
 class DriftReport(Contract):
@@ -75,5 +127,6 @@ class DriftReport(Contract):
 
     @property
     def drifted(self) -> tuple[str, ...]:
-        """Names of the columns that drifted."""
-        return tuple(one.column for one in self.columns if one.verdict == "drift")
+        """Names of the columns that drifted, the strongest first."""
+        found = [one for one in self.columns if one.verdict == "drift"]
+        return tuple(one.column for one in sorted(found, key=lambda one: -one.excess))

@@ -55,6 +55,9 @@ Phase = Literal[
 Outcome = Literal["better", "no_gain", "failed"]
 """How a retraining that ran may end."""
 
+RunState = Literal["running", "succeeded", "failed", "unknown"]
+"""Of a run; unknown: the orchestrator has no such run any more."""
+
 IN_FLIGHT: Final = frozenset[Phase]({"awaiting_approval", "ready", "submitted"})
 
 
@@ -210,6 +213,11 @@ def ownership(usecase: str, key: str, run: str, at: datetime) -> Decision:
         actor="pipelines",
         at=at,
     )
+
+
+def owner(row: Decision) -> str:
+    """Return the run that a row of `ownership` names."""
+    return str(row.evidence["run"])
 
 
 def ownership_key(usecase: str, key: str) -> str:

@@ -7,7 +7,8 @@ from pydantic import Field
 from mlplatform.contracts.base import Contract, UtcDatetime
 
 ReviewReason = Literal["uncertain", "sampled"]
-"""The score lies next to the threshold; or the row was drawn, so that the rest is seen as well."""
+"""The score lies next to the threshold; or the row was drawn, whatever its score: only drawn rows
+are a fair sample of all."""
 
 
 class ReviewItem(Contract):

@@ -92,6 +92,12 @@ class Ledger:
             rows = connection.execute(query).all()
         return tuple(_entry(row) for row in reversed(rows))
 
+    def get(self, key: str) -> Entry | None:
+        """Return the row with this key, None when there is none; raises as `entries`."""
+        with self._database.read() as connection:
+            row = connection.execute(select(ENTRIES).where(ENTRIES.c.key == key)).one_or_none()
+        return None if row is None else _entry(row)
+
     def last(self, usecase: str, kind: DecisionKind) -> Entry | None:
         """Return the newest row of a kind, None when there is none; raises as `entries`."""
         return next(iter(self.entries(usecase=usecase, kind=kind, limit=1)), None)

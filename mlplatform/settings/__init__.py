@@ -6,6 +6,8 @@ environment. `python -m mlplatform.settings` prints the table of all variables.
 
 from mlplatform.settings.base import PLACEHOLDER, Settings
 from mlplatform.settings.compute import ComputeSettings
+from mlplatform.settings.kubeflow import KubeflowSettings
+from mlplatform.settings.monitoring import MonitoringSettings
 from mlplatform.settings.pipeline import PipelineSettings
 from mlplatform.settings.platform import Environment, PlatformSettings
 from mlplatform.settings.registry import RegistrySettings, SigningSettings
@@ -20,7 +22,9 @@ __all__ = [
     "DataSettings",
     "Environment",
     "GatewaySettings",
+    "KubeflowSettings",
     "LedgerSettings",
+    "MonitoringSettings",
     "PipelineSettings",
     "PlatformSettings",
     "RedisSettings",
@@ -37,8 +41,10 @@ CONCERNS: tuple[type[Settings], ...] = (
     SigningSettings,
     ComputeSettings,
     PipelineSettings,
+    KubeflowSettings,
     RedisSettings,
     GatewaySettings,
     ArchiveSettings,
+    MonitoringSettings,
 )
 """All concerns, in the order in which they are documented."""

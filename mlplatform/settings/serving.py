@@ -57,14 +57,17 @@ class GatewaySettings(Settings):
 
 
 class ArchiveSettings(Settings):
-    """The archiver of the prediction log."""
+    """The archive of the prediction log."""
 
     model_config = SettingsConfigDict(env_prefix="MLPLATFORM_ARCHIVE_")
 
     root: str = Field(
         default="build/demo/data/predictions",
         min_length=1,
-        description="Folder of the hourly Parquet partitions.",
+        description=(
+            "Folder of the hourly Parquet partitions; monitoring and pipelines read it, so it is "
+            "shared between pods."
+        ),
     )
     every_seconds: float = Field(
         default=5, gt=0, le=3600, description="Pause between two files, in seconds."

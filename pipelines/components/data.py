@@ -6,11 +6,13 @@ from pipelines.components import BASE_IMAGE
 
 
 @dsl.component(base_image=BASE_IMAGE, install_kfp_package=False)
-def validate(usecase: str, as_of: str, run_id: str, report: dsl.Output[dsl.Artifact]) -> None:
-    """Check raw events and labels against the spec; a broken rule stops the run."""
+def validate(
+    usecase: str, as_of: str, run_id: str, report: dsl.Output[dsl.Artifact], request: str = ""
+) -> None:
+    """Check raw events and labels; a broken rule, or another run of the request, ends this one."""
     from pipelines import tasks
 
-    tasks.validate(usecase, as_of, run_id, report.path)
+    tasks.validate(usecase, as_of, run_id, report.path, request)
 
 
 @dsl.component(base_image=BASE_IMAGE, install_kfp_package=False)

@@ -5,14 +5,13 @@ manifest names it; the stored files are fetched back and verified before the ver
 visible; the alias is set last. Whatever stopped earlier leaves a version that no lookup returns,
 and running the step again removes it and starts over.
 
-It refuses a model whose gates did not pass, and registers the same bytes on the same data once.
+It refuses a model whose gates did not pass, and registers the same bytes on the same data once,
+unless they are to be monitored in another way: thresholds are signed with the version.
 """
 
-import json
 import logging
 import shutil
 import time
-from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Final
@@ -29,6 +28,7 @@ from mlplatform.contracts import (
     UseCase,
 )
 from mlplatform.errors import ModelError, PlatformError
+from pipelines.steps import model_directory
 
 _LOGGER = logging.getLogger("mlplatform.register")
 
@@ -55,9 +55,9 @@ def register(
 
     Args:
         spec: The use case; its name is the model's and the experiment's.
-        training_set: What the candidate was trained on.
+        training_set: What the candidate was trained on; its rows become the reference.
         candidate: The winner.
-        evaluation: The winner's, on the test window.
+        evaluation: The winner's, on the test window: the rows that it was not fitted or chosen on.
         gate: The winner's; must have passed.
         registry: Where to.
         keys: Signs with the private key and verifies with the public one.
@@ -73,20 +73,26 @@ def register(
     Raises:
         ModelError: The gates did not pass, the inputs are not of one model, or the registry does
             not hold what was signed.
+        DataError: The training set cannot be read.
         ServiceError: The registry failed; running the step again is safe.
     """
     started = time.perf_counter()
     _refuse(training_set, candidate, evaluation, gate)
-    existing = registry.find_by_digest(spec.name, candidate.digest, training_set.digest)
+    existing = registry.find_by_digest(
+        spec.name, candidate.digest, training_set.digest, tags=_watched(spec)
+    )
     if existing is not None:
         registry.end_run(existing.run_id, succeeded=True)
         _LOGGER.info("unchanged: the same model on the same data is version %d", existing.version)
         _challenge(registry, existing)
         return existing
-    ref = _create(
-        spec, training_set, candidate, evaluation, gate, registry, keys, git_commit, workdir, now,
-        config=_feature_config(spec, candidate, request_inputs, threshold),
+    contents = model_directory.gather(
+        spec, training_set, candidate, evaluation,
+        request_inputs=request_inputs, threshold=threshold,
     )  # fmt: skip
+    ref = _create(
+        spec, training_set, candidate, contents, gate, registry, keys, git_commit, workdir, now
+    )
     registry.end_run(ref.run_id, succeeded=True)
     _challenge(registry, ref)
     seconds = time.perf_counter() - started
@@ -130,15 +136,13 @@ def _create(
     spec: UseCase,
     training_set: TrainingSet,
     candidate: Candidate,
-    evaluation: Evaluation,
+    contents: model_directory.Contents,
     gate: GateReport,
     registry: Registry,
     keys: signing.KeyPair,
     git_commit: str,
     workdir: Path,
     now: datetime,
-    *,
-    config: Mapping[str, object],
 ) -> ModelRef:
     """Run the stages up to the visible version; undo what was begun when one fails."""
     tags = _tags(spec, training_set, gate, git_commit)
@@ -148,7 +152,7 @@ def _create(
         registry.log(
             run_id,
             params=_params(spec, candidate),
-            metrics=_metrics(training_set, candidate, evaluation),
+            metrics=_metrics(training_set, candidate, contents.evaluation),
             dataset=Dataset(
                 name=f"{spec.name}_training_set",
                 digest=training_set.digest,
@@ -162,7 +166,8 @@ def _create(
             run_id,
             digest=candidate.digest,
             data_digest=training_set.digest,
-            tags={"git_commit": git_commit, "feature_service": spec.feature_service},
+            tags={"git_commit": git_commit, "feature_service": spec.feature_service}
+            | _watched(spec),
         )
         manifest = Manifest(
             name=spec.name,
@@ -175,7 +180,8 @@ def _create(
             features=candidate.features,
             created_at=now,
         )
-        directory = _write(workdir, candidate, manifest, config)
+        directory = workdir / f"{manifest.name}-v{manifest.version}"
+        model_directory.write(directory, contents, manifest)
         signature = signing.sign(directory, keys.private)
         registry.upload(reservation, directory, candidate.features)
         _verify_stored(registry, manifest, signature, keys.public, workdir)
@@ -194,19 +200,6 @@ def _give_back(registry: Registry, run_id: str, reservation: Reservation | None)
             _LOGGER.info("version %d was complete and stays", reservation.version)
     except PlatformError as error:
         _LOGGER.warning("the next registration will clear what is left: %s", error)
-
-
-def _write(
-    workdir: Path, candidate: Candidate, manifest: Manifest, config: Mapping[str, object]
-) -> Path:
-    directory = workdir / f"{manifest.name}-v{manifest.version}"
-    shutil.rmtree(directory, ignore_errors=True)
-    directory.mkdir(parents=True)
-    shutil.copyfile(candidate.path, directory / signing.MODEL)
-    text = json.dumps(config, indent=2, sort_keys=True) + "\n"
-    (directory / signing.CONFIG).write_text(text, encoding="utf-8")
-    signing.write_manifest(directory, manifest)
-    return directory
 
 
 def _verify_stored(
@@ -258,20 +251,6 @@ def _newest(registry: Registry, ref: ModelRef) -> int:
     return ref.version if newest is None else newest.version
 
 
-def _feature_config(
-    spec: UseCase, candidate: Candidate, request_inputs: tuple[str, ...], threshold: float | None
-) -> dict[str, object]:
-    return {
-        "feature_service": spec.feature_service,
-        "features": [{"name": name, "dtype": "float32"} for name in candidate.features],
-        "input": "features",
-        "output": "probability",
-        "label": spec.label.name,
-        "request_inputs": list(request_inputs),
-        "threshold": threshold,
-    }
-
-
 def _tags(
     spec: UseCase, training_set: TrainingSet, gate: GateReport, git_commit: str
 ) -> dict[str, str]:
@@ -283,6 +262,12 @@ def _tags(
         "window": f"{training_set.window.start:%Y-%m-%d}/{training_set.window.end:%Y-%m-%d}",
         **{f"gate.{result.gate}": result.reason for result in gate.results},
     }
+
+
+def _watched(spec: UseCase) -> dict[str, str]:
+    """Return what the reference is made for: with another, the same model is another version."""
+    watched = spec.monitoring
+    return {"reference": f"windows of {watched.window_hours:g} h, {watched.false_alarm_rate:g}"}
 
 
 def _params(spec: UseCase, candidate: Candidate) -> dict[str, object]:

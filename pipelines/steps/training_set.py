@@ -2,7 +2,8 @@
 
 Features come through Feast's point-in-time join in event time and knowledge time; request-time
 features come from the same function that serving calls. Labels that had not matured at the time of
-the build are left out and counted.
+the build are left out and counted, and so are those of requests whose live answer was not sound
+(`feature_repo.feedback`). Where the source has no label, a person's counts.
 """
 
 import hashlib
@@ -14,8 +15,10 @@ from pathlib import Path
 
 import polars as pl
 
+from feature_repo import feedback
+from feature_repo.feedback import Feedback
 from feature_repo.inputs import Array, Join, with_inputs
-from feature_repo.labels import matured
+from feature_repo.labels import ORIGIN, agreement, matured, with_reviews
 from mlplatform.contracts import TrainingSet, UseCase, Window
 from mlplatform.errors import DataError, LeakError
 
@@ -32,6 +35,7 @@ def build_training_set(
     groups: Mapping[str, tuple[str, ...]],
     as_of: datetime,
     out: Path,
+    live: Feedback = feedback.NONE,
 ) -> TrainingSet:
     """Write `<out>/rows.parquet` and return what it holds.
 
@@ -44,20 +48,24 @@ def build_training_set(
         groups: The model's inputs in order, by feature group.
         as_of: The time of the build; labels that have not matured by then are left out.
         out: An existing folder.
+        live: What people and live traffic say of the labels.
 
     Raises:
-        DataError: no label has matured, or the join does not return the label rows.
+        DataError: no label has matured, more than `data.max_degraded_rate` of them belong to
+            answers that were not sound, or the join does not return the label rows.
         LeakError: a feature has no value in any row although it has a history: its values became
             known only after the predictions.
     """
     started = time.perf_counter()
-    learnable = matured(spec, labels, as_of)
-    if learnable.is_empty():
+    name = spec.label.name
+    known = matured(spec, with_reviews(labels, live.reviewed, name, as_of), as_of)
+    if known.is_empty():
         raise DataError(
             f"no label of {spec.name} had matured at {as_of:%Y-%m-%d %H:%M} UTC: "
             f"{labels.height:,} predictions are still open; run at a later time"
         )
-    features = [name for group in groups.values() for name in group]
+    learnable = _without_degraded(spec, known, live)
+    features = [feature for group in groups.values() for feature in group]
     rows = with_inputs(learnable, join=join, request=request, request_inputs=request_inputs)
     rows = rows.with_columns(pl.col(features).cast(pl.Float32))
     _refuse_empty(rows, features)
@@ -68,7 +76,8 @@ def build_training_set(
     start, newest = rows["event_timestamp"].min(), rows["event_timestamp"].max()
     assert isinstance(start, datetime)  # noqa: S101  # the column is a timestamp and not empty
     assert isinstance(newest, datetime)  # noqa: S101  # as above
-    rate = rows[spec.label.name].mean()
+    rate = rows[name].mean()
+    people = agreement(labels, live.reviewed, name, as_of)
     result = TrainingSet(
         path=path,
         rows=rows.height,
@@ -80,7 +89,11 @@ def build_training_set(
         digest=content_digest(rows),
         data_age_hours=(as_of - newest) / timedelta(hours=1),
         positive_rate=float(rate),  # type: ignore[arg-type]  # a mean of integers
-        immature_rows=labels.height - learnable.height,
+        immature_rows=labels.height - known.height,
+        degraded_rows=known.height - learnable.height,
+        reviewed_rows=rows.filter(pl.col(ORIGIN) == "review").height,
+        reviews_compared=people.compared,
+        reviews_disagreed=people.disagreed,
     )
     _log.info(
         "%s rows by %d features, %.1f %% positive, %s labels not matured left out, %.1f s",
@@ -90,6 +103,14 @@ def build_training_set(
         f"{result.immature_rows:,}",
         time.perf_counter() - started,
     )
+    if live.reviewed:
+        _log.info(
+            "%s rows with a label that a person gave; %s of %s that the source knows as well "
+            "disagree with it",
+            f"{result.reviewed_rows:,}",
+            f"{result.reviews_disagreed:,}",
+            f"{result.reviews_compared:,}",
+        )
     return result
 
 
@@ -111,10 +132,37 @@ def content_digest(rows: pl.DataFrame) -> str:
     return digest.hexdigest()
 
 
+def _without_degraded(spec: UseCase, known: pl.DataFrame, live: Feedback) -> pl.DataFrame:
+    """Leave out requests whose live answer was not sound, if they are few.
+
+    Failures do not fall evenly: they come in the busy hours, or on the days of one feed. A set
+    that lacks many of their rows says less of the world than of the failure.
+    """
+    left_out = live.degraded.join(known, on="request_id", how="semi")
+    if left_out.is_empty():
+        return known
+    share, allowed = left_out.height / known.height, spec.data.max_degraded_rate
+    counted = (
+        f"{left_out.height:,} of {known.height:,} matured labels of {spec.name} ({share:.1%}) "
+        f"belong to requests that were answered without sound features or by the rules "
+        f"({feedback.told(left_out)})"
+    )
+    if share > allowed:
+        raise DataError(
+            f"{counted}: more than the {allowed:.0%} that may be left out of a training set, so "
+            "the rest is no fair picture. Mend what degrades the answers and train when enough "
+            "sound ones have come; if you know the rest to be fair, raise data.max_degraded_rate "
+            "in usecase.yaml"
+        )
+    _log.info("left out: %s", counted)
+    return known.join(left_out, on="request_id", how="anti", maintain_order="left")
+
+
 def _own_columns(spec: UseCase) -> list[str]:
     keys = [key for entity in spec.entities for key in entity.keys]
     times = ["event_timestamp", "label_timestamp"]
-    return list(dict.fromkeys(["request_id", *keys, *times, spec.label.name, *spec.slices.columns]))
+    label = [spec.label.name, ORIGIN]
+    return list(dict.fromkeys(["request_id", *keys, *times, *label, *spec.slices.columns]))
 
 
 def _refuse_empty(rows: pl.DataFrame, features: Sequence[str]) -> None:

@@ -117,7 +117,7 @@ def export_signed(
     """Verify a signed directory that was fetched before, and write it.
 
     Args:
-        directory: The four files of a model directory.
+        directory: The files of a model directory.
         ref: What the registry says that it is.
         spec: The use case.
         layout: How its features lie in the online store.

@@ -79,7 +79,7 @@ def test_a_task_gets_the_secrets_of_the_services_that_it_speaks_to(documents: Do
 
     ledger = [name for name, text in secrets.items() if "ledger-url" in text]
     registry = [name for name, text in secrets.items() if "registry-password" in text]
-    assert ["exec-record", "exec-validate"] == sorted(ledger)
+    assert ["exec-build-training-set", "exec-record", "exec-validate"] == sorted(ledger)
     assert ["exec-evaluate", "exec-register"] == sorted(registry)
 
 

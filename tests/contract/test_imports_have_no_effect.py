@@ -21,6 +21,7 @@ PURE = (
     "mlplatform.canonical",
     "mlplatform.clients",
     "mlplatform.signing",
+    "feature_repo.profile",
     "pipelines.steps",
     "pipelines.models",
     "pipelines.tasks",

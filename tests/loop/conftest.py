@@ -13,8 +13,8 @@ from tests.conftest import ROOT
 from tests.loop.platform_copy import Platform
 
 QUICK = {
-    "validation_days: 31": "validation_days: 7",
-    "test_days: 31": "test_days: 7",
+    "validation_days: 14": "validation_days: 7",
+    "test_days: 28": "test_days: 7",
     "trials: 2": "trials: 1",
     "trials: 3": "trials: 1",
     "max_rounds: 300": "max_rounds: 40",

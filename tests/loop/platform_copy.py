@@ -24,7 +24,7 @@ class Platform:
 
     @property
     def summary(self) -> Summary:
-        return Summary.model_validate_json((self.root / "summary.json").read_bytes())
+        return Summary.model_validate_json((self.root / "run.json").read_bytes())
 
     @property
     def ledger(self) -> Ledger:

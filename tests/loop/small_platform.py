@@ -27,6 +27,7 @@ from mlplatform.contracts import Manifest, ModelRef
 from mlplatform.contracts.usecase.operation import RolloutPlan
 from mlplatform.settings import RegistrySettings
 from tests.unit.serving.triton.conftest import logistic
+from tests.unit.signing.filler import fill
 
 USECASE = "flight_delay"
 AS_OF = datetime(2013, 3, 1, 12, tzinfo=UTC)
@@ -74,7 +75,7 @@ class SmallPlatform:
         model = logistic(len(FEATURES), weight=weight)
         model.doc_string = tag
         (folder / signing.MODEL).write_bytes(model.SerializeToString())
-        (folder / signing.CONFIG).write_text("{}")
+        fill(folder)
         digest = signing.file_digest(folder / signing.MODEL)
         run = registry.start_run(USECASE, "test", {}, AS_OF)
         reserved = registry.reserve(USECASE, run, digest=digest, data_digest="d", tags={})

@@ -58,7 +58,7 @@ def test_a_feature_is_added_in_the_folder_of_the_use_case_alone(registered: Plat
 
 
 def test_the_report_shows_what_happened_without_a_network(registered: Platform) -> None:
-    page = (registered.root / "report.html").read_text()
+    page = (registered.root / "run.html").read_text()
 
     headings = ("Candidates on", "Gates", "Slices", "What the model leans on", "On the ledger")
     assert [] == [heading for heading in headings if heading not in page]

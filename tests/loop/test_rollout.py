@@ -20,9 +20,9 @@ import pytest
 import uvloop
 
 from local.load import Answer, Client, open_loop
-from local.replay import scored_of
 from local.rollout_orders import Orders
 from local.serving import Serving, serving
+from local.tally import scored_of
 from mlplatform.contracts import Rollout
 from mlplatform.contracts.rollout import Phase
 from mlplatform.contracts.usecase.operation import Guardrail, RolloutPlan

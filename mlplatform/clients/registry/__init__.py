@@ -94,10 +94,19 @@ class Registry:
             )
         return self._ref(found, created=False)
 
-    def find_by_digest(self, name: str, digest: str, data_digest: str) -> ModelRef | None:
-        """Return the newest complete version of these very bytes and data; None without one."""
+    def find_by_digest(
+        self, name: str, digest: str, data_digest: str, tags: Mapping[str, str] | None = None
+    ) -> ModelRef | None:
+        """Return the newest complete version of these very bytes and data; None without one.
+
+        Args:
+            name: Registered name.
+            digest: SHA-256 of the ONNX file.
+            data_digest: SHA-256 of the training set's content.
+            tags: Other tags that it must have been reserved with.
+        """
         wanted = {_STATE: _COMPLETE, "model_digest": digest, "data_digest": data_digest}
-        found = self._versions(name, wanted)
+        found = self._versions(name, wanted | dict(tags or {}))
         return self._ref(found[0], created=False) if found else None
 
     def newest(self, name: str) -> ModelRef | None:

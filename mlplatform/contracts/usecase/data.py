@@ -52,6 +52,13 @@ class DataRules(Contract):
     min_size_ratio: float = Field(
         default=0.8, ge=0.8, le=1, description="Rows against the previous run's set, at least."
     )
+    max_degraded_rate: float = Field(
+        default=0.2,
+        ge=0,
+        lt=1,
+        description="Share of matured labels that may be left out of a training set because the "
+        "live answer lacked features or came from the rules.",
+    )
     label_rate: LabelRate
     tables: dict[str, TableRule] = Field(min_length=1, description="Raw tables, by name.")
 

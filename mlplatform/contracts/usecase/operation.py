@@ -100,8 +100,10 @@ class RolloutPlan(Contract):
 class Review(Contract):
     """How many decisions of a window people look at."""
 
-    uncertain: int = Field(default=0, ge=0, description="Those nearest to the threshold.")
-    sampled: int = Field(default=0, ge=0, description="Drawn from all others.")
+    uncertain: int = Field(
+        default=0, ge=0, description="Those nearest to the threshold, of the ones not drawn."
+    )
+    sampled: int = Field(default=0, ge=0, description="Drawn at random from all.")
 
 
 class Monitoring(Contract):

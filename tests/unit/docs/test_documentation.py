@@ -6,7 +6,13 @@ from pathlib import Path
 
 import pytest
 
-DOCUMENTS = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "docs/customize.md"]
+DOCUMENTS = [
+    "README.md",
+    "ARCHITECTURE.md",
+    "CONTRIBUTING.md",
+    "docs/customize.md",
+    "docs/operations.md",
+]
 ROOT = Path(__file__).resolve().parents[3]
 
 

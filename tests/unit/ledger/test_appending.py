@@ -44,6 +44,14 @@ def test_times_come_back_to_the_microsecond(url: str, decide: Decide, at: dateti
     assert entry.decision.at.tzinfo == UTC
 
 
+def test_a_row_is_found_by_its_key(url: str, decide: Decide) -> None:
+    ledger = Ledger(url)
+    entries = [ledger.append(decide(key)) for key in "abc"]
+
+    assert entries == [ledger.get(key) for key in "abc"]
+    assert None is ledger.get("d")
+
+
 def test_rows_are_numbered_and_chained(url: str, decide: Decide) -> None:
     ledger = Ledger(url)
     entries = [ledger.append(decide(key)) for key in "abc"]

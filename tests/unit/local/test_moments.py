@@ -29,10 +29,10 @@ def code(*times: datetime) -> Any:
     return SimpleNamespace(read=lambda _start, _end: {}, labels=lambda _: labels)
 
 
-def test_by_default_it_is_midnight_after_seven_twelfths_of_the_sources_time() -> None:
+def test_by_default_it_is_midnight_after_a_quarter_of_the_sources_time() -> None:
     first = datetime(2013, 1, 1, 10, tzinfo=UTC)
 
-    assert datetime(2013, 1, 8, tzinfo=UTC) == default_moment(
+    assert datetime(2013, 1, 4, tzinfo=UTC) == default_moment(
         code(first, first + timedelta(days=12), first + timedelta(days=1))
     )
 
@@ -41,7 +41,7 @@ def test_what_the_source_knows_of_the_future_does_not_count() -> None:
     now = datetime.now(UTC)
     found = default_moment(code(now - timedelta(days=12), now + timedelta(days=1000)))
 
-    assert timedelta(days=4) < now - found < timedelta(days=7)
+    assert timedelta(days=8) < now - found < timedelta(days=11)
 
 
 def test_of_a_source_without_predictions_it_is_now() -> None:

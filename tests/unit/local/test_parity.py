@@ -12,9 +12,7 @@ import pytest
 from feature_repo import catalog, ingest
 from feature_repo import store as stores
 from local.parity import Parity, parity
-from local.rehearsal import Rolled
 from local.replayed import Hop, Replayed
-from mlplatform.contracts.rollout import Phase
 
 END = datetime(2013, 1, 5, tzinfo=UTC)
 
@@ -102,16 +100,8 @@ def replayed(**values: Any) -> Replayed:
     return Replayed.model_validate(good | known | values)
 
 
-def rolled(phase: Phase) -> Rolled:
-    return Rolled(
-        title="a newer version", number=1, version=2, champion=1, expected="promoted", phase=phase,
-        reason="a test", hours=1.5, turns=("started",),
-    )  # fmt: skip
-
-
 def test_a_replay_is_good_when_nothing_was_lost_and_vectors_are_equal() -> None:
     assert replayed().good
-    assert replayed(rollouts=(rolled("promoted"),)).good
 
 
 @pytest.mark.parametrize(
@@ -125,12 +115,10 @@ def test_a_replay_is_good_when_nothing_was_lost_and_vectors_are_equal() -> None:
         {"equal": 9},
         {"fallback": 10, "compared": 0, "equal": 0},
         {"compared": 0, "equal": 0},
-        {"missed": ("a broken version",)},
-        {"rollouts": (rolled("canary"),)},
     ],
     ids=str,
 )
-def test_a_replay_that_lost_or_compared_nothing_or_rolled_out_wrongly_is_not_good(
+def test_a_replay_that_lost_or_compared_nothing_is_not_good(
     values: dict[str, Any],
 ) -> None:
     assert not replayed(**values).good

@@ -1,5 +1,6 @@
-"""The replaying process ends in order at SIGTERM. A stand-in answers, so that it may be slow."""
+"""The replaying process goes as far as it is told, and ends in order; a stand-in answers it."""
 
+import contextlib
 import http.server
 import json
 import signal
@@ -62,28 +63,67 @@ def gateway(asked: list[str]) -> Iterator[str]:
         thread.join()
 
 
+@contextlib.contextmanager
+def replaying(folder: Path, gateway: str, root: Path) -> Iterator["subprocess.Popen[str]"]:
+    """Replay two days of January, as far as the process is told on its standard input."""
+    with redis_server(folder / "redis") as redis:
+        stores.apply(stores.open_store(str(folder), redis.url))
+        command = [
+            sys.executable, "-m", "local.replay", "--usecase", "flight_delay",
+            "--start", "2013-01-03T00:00:00Z", "--end", "2013-01-05T00:00:00Z", "--rate", "200",
+            "--gateway", gateway, "--redis", redis.url, "--data-root", str(folder),
+            "--out", str(folder / "answers.parquet"),
+        ]  # fmt: skip
+        pipe = subprocess.PIPE
+        with subprocess.Popen(command, cwd=root, stdin=pipe, stdout=pipe, text=True) as process:
+            yield process
+            process.kill()
+
+
+def ask(process: "subprocess.Popen[str]", until: str) -> None:
+    assert process.stdin is not None
+    process.stdin.write(json.dumps({"until": until, "withheld": []}) + "\n")
+    process.stdin.flush()
+
+
+def said(process: "subprocess.Popen[str]") -> Iterator[dict[str, Any]]:
+    assert process.stdout is not None
+    yield from map(json.loads, process.stdout)
+
+
 def test_a_replay_that_is_told_to_end_leaves_what_it_sent_in_its_ledger(
     gateway: str, asked: list[str], tmp_path: Path, root: Path
 ) -> None:
-    out = tmp_path / "replay" / "answers.parquet"
-    with redis_server(tmp_path / "redis") as redis:
-        stores.apply(stores.open_store(str(tmp_path), redis.url))
-        command = [
-            sys.executable, "-m", "local.replay", "--usecase", "flight_delay",
-            "--start", "2013-01-03T00:00:00Z", "--end", "2013-01-05T00:00:00Z", "--rate", "50",
-            "--gateway", gateway, "--redis", redis.url, "--data-root", str(tmp_path),
-            "--out", str(out),
-        ]  # fmt: skip
-        with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True) as process:
-            assert process.stdout is not None
-            first = json.loads(process.stdout.readline())
-            process.send_signal(signal.SIGTERM)
-            rest = process.communicate(timeout=60)[0].splitlines()
+    with replaying(tmp_path, gateway, root) as process:
+        ask(process, "2013-01-05T00:00:00+00:00")
+        first = next(said(process))
+        process.send_signal(signal.SIGTERM)
+        rest = process.communicate(timeout=60)[0].splitlines()
 
     last = json.loads(rest[-1])
-    ledger = pl.read_parquet(out)
+    ledger = pl.read_parquet(tmp_path / "answers.parquet")
     assert 0 == process.returncode
     assert 0 < first["sent"] <= last["sent"] < last["total"]
     assert last["sent"] == last["answered"] == ledger.height
     assert sorted(asked) == sorted(ledger["request_id"])
     assert {200} == set(ledger["status"])
+
+
+def test_a_replay_stands_still_between_stretches_and_ends_with_its_input(
+    gateway: str, asked: list[str], tmp_path: Path, root: Path
+) -> None:
+    with replaying(tmp_path, gateway, root) as process:
+        reached = []
+        for until in ("2013-01-03T13:00:00+00:00", "2013-01-03T15:00:00+00:00"):
+            ask(process, until)
+            line = next(line for line in said(process) if "reached" in line)
+            reached.append((line["reached"], line["event_time"] < until, line["answered"]))
+            assert len(asked) == line["sent"] == line["answered"]
+        process.communicate(timeout=60)
+
+    (first, one, early), (second, other, late) = reached
+    assert (first, second) == ("2013-01-03T13:00:00+00:00", "2013-01-03T15:00:00+00:00")
+    assert one
+    assert other
+    assert 0 < early < late == pl.read_parquet(tmp_path / "answers.parquet").height
+    assert 0 == process.returncode

@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from mlplatform.contracts.retrain import ownership
+from mlplatform.contracts.retrain import RunState, ownership
 from mlplatform.errors import LedgerError
 from mlplatform.ledger import Ledger
-from monitoring.submit import RunState
 from tests.unit.monitoring.signals import USECASE
 
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from mlplatform.contracts.retrain import History
+from mlplatform.contracts.retrain import History, RunState
 from mlplatform.errors import ServiceError
 from mlplatform.ledger import Ledger
 from monitoring.requests import RequestStore, notice
-from monitoring.submit import CLAIM, RunState, Submitter
+from monitoring.submit import CLAIM, Submitter
 from tests.unit.monitoring.orchestrator import FakeOrchestrator, Killed, Killer
 from tests.unit.monitoring.signals import (
     HOUR,

@@ -322,6 +322,8 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     with mlflow_server(root / "mlflow") as server, pytest.MonkeyPatch.context() as patch:
         settings = RegistrySettings(tracking_uri=server.url, timeout_seconds=10)
         patch.setenv("MLPLATFORM_DATA_ROOT", str(root))
+        patch.setenv("MLPLATFORM_ARCHIVE_ROOT", str(root / "predictions"))
+        patch.setenv("MLPLATFORM_LEDGER_URL", f"sqlite:///{root}/ledger.db")
         patch.setenv("MLPLATFORM_REGISTRY_TRACKING_URI", server.url)
         patch.setenv("MLPLATFORM_SIGNING_PUBLIC_KEY", str(public))
         patch.setenv("MLPLATFORM_SIGNING_PRIVATE_KEY", str(private))
@@ -408,8 +410,9 @@ def test_what_cannot_be_scored_is_said(
 
 
 @pytest.mark.loop
-def test_a_model_that_was_changed_in_the_registry_is_refused(platform: Platform) -> None:
-    (stored,) = (platform.root / "mlflow").rglob("signed/model.onnx")
+@pytest.mark.parametrize("name", ["model.onnx", "profile.json", "evaluation.json"])
+def test_a_model_that_was_changed_in_the_registry_is_refused(platform: Platform, name: str) -> None:
+    (stored,) = (platform.root / "mlflow").rglob(f"signed/{name}")
     whole = stored.read_bytes()
     stored.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     try:
@@ -418,5 +421,5 @@ def test_a_model_that_was_changed_in_the_registry_is_refused(platform: Platform)
     finally:
         stored.write_bytes(whole)
 
-    assert "model.onnx" in platform.trouble
+    assert name in platform.trouble
     assert not list((platform.root / "scores").rglob("20130108*"))

@@ -26,10 +26,12 @@ def test_nothing_changed(inputs: tuple[Path, Path]) -> None:
     assert run_identity(usecase, str(raw), AS_OF) == run_identity(usecase, str(raw), AS_OF)
 
 
-@pytest.mark.parametrize("change", ["spec", "code", "data", "new data", "moved data", "time"])
+@pytest.mark.parametrize(
+    "change", ["spec", "code", "data", "new data", "moved data", "time", "feedback"]
+)
 def test_each_input_counts(change: str, inputs: tuple[Path, Path]) -> None:
     usecase, raw = inputs
-    before, moment = run_identity(usecase, str(raw), AS_OF), AS_OF
+    before, moment, live = run_identity(usecase, str(raw), AS_OF), AS_OF, ""
     part = raw / "flights" / "part-1.parquet"
     match change:
         case "spec":
@@ -42,7 +44,9 @@ def test_each_input_counts(change: str, inputs: tuple[Path, Path]) -> None:
             (raw / "flights" / "part-2.parquet").write_bytes(b"rows")
         case "moved data":
             part.rename(raw / "flights" / "part-0.parquet")
+        case "feedback":
+            live = "digest"
         case _:
             moment += timedelta(days=1)
 
-    assert before != run_identity(usecase, str(raw), moment)
+    assert before != run_identity(usecase, str(raw), moment, live)

@@ -9,8 +9,11 @@ import polars as pl
 import pytest
 
 from feature_repo import catalog
+from feature_repo.feedback import NONE, Feedback
 from feature_repo.inputs import Array
+from feature_repo.labels import ORIGIN
 from mlplatform.contracts import TrainingSet
+from mlplatform.contracts.review import ReviewItem
 from mlplatform.errors import DataError, LeakError
 from pipelines.steps.training_set import build_training_set, content_digest
 
@@ -48,6 +51,8 @@ def request(columns: dict[str, Array]) -> dict[str, Array]:
 
 def build(tmp_path: Path, frame: pl.DataFrame, **changes: Any) -> TrainingSet:
     options: dict[str, Any] = {
+        "spec": SPEC,
+        "labels": frame,
         "join": join,
         "request": request,
         "request_inputs": ["temp"],
@@ -55,7 +60,7 @@ def build(tmp_path: Path, frame: pl.DataFrame, **changes: Any) -> TrainingSet:
         "as_of": START + timedelta(days=2),
         "out": tmp_path,
     }
-    return build_training_set(SPEC, frame, **(options | changes))
+    return build_training_set(**(options | changes))
 
 
 def test_each_matured_label_is_one_row_in_label_order(tmp_path: Path) -> None:
@@ -95,6 +100,82 @@ def test_a_label_that_never_comes_is_left_out(tmp_path: Path) -> None:
 def test_no_known_label_is_an_error_that_says_when(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no label of flight_delay had matured at 2013-01-01 01:00"):
         build(tmp_path, labels(), as_of=START + timedelta(hours=1))
+
+
+def reviewed(name: str, label: int, hour: int) -> ReviewItem:
+    return ReviewItem(
+        usecase=SPEC.name,
+        request_id=name,
+        event_time=START,
+        entity=name,
+        request="{}",
+        version=1,
+        score=0.5,
+        decision=True,
+        reason="sampled",
+        queued_at=START,
+        label=label,
+        reviewer="ada",
+        reviewed_at=START + timedelta(hours=hour),
+    )
+
+
+def answered_badly(*names: str) -> pl.DataFrame:
+    rows = {"request_id": names, "reasons": [["features_late"]] * len(names)}
+    return pl.DataFrame(rows, schema=NONE.degraded.schema)
+
+
+def test_a_persons_label_is_learnt_from_once_it_was_given(tmp_path: Path) -> None:
+    frame = labels().with_columns(late=pl.when(pl.col("request_id") != "r1").then("late"))
+    live = Feedback((reviewed("r1", 0, 40), reviewed("r2", 1, 40)), answered_badly())
+
+    before = build(tmp_path, frame, live=live, as_of=START + timedelta(hours=39))
+    assert (5, 0, 0) == (before.rows, before.reviewed_rows, before.reviews_compared)
+
+    after = build(tmp_path, frame, live=live)
+    rows = pl.read_parquet(after.path)
+
+    assert (6, 1, 1, 1) == (
+        after.rows, after.reviewed_rows, after.reviews_compared, after.reviews_disagreed
+    )  # fmt: skip
+    assert [0, 0, 0, 1, 0, 1] == rows["late"].to_list()
+    assert ["r1"] == rows.filter(pl.col(ORIGIN) == "review")["request_id"].to_list()
+    assert START + timedelta(hours=40) == rows["label_timestamp"][1]
+
+
+def test_rows_that_were_answered_badly_are_left_out_and_counted(tmp_path: Path) -> None:
+    live = Feedback((), answered_badly("elsewhere", "r3"))
+
+    whole, result = build(tmp_path, labels()), build(tmp_path, labels(), live=live)
+    rows = pl.read_parquet(result.path)
+
+    assert (5, 1, 0) == (result.rows, result.degraded_rows, result.immature_rows)
+    assert ["r0", "r1", "r2", "r4", "r5"] == rows["request_id"].to_list()
+    assert whole.digest != result.digest
+
+
+def test_open_labels_that_were_answered_badly_are_counted_once(tmp_path: Path) -> None:
+    live = Feedback((), answered_badly("r5"))
+
+    result = build(tmp_path, labels(), live=live, as_of=START + timedelta(hours=26))
+
+    assert (3, 3, 0) == (result.rows, result.immature_rows, result.degraded_rows)
+
+
+@pytest.mark.parametrize(("bad", "refused"), [(2, False), (3, True)], ids=["20 %", "30 %"])
+def test_more_than_a_share_is_not_left_out_in_silence(
+    tmp_path: Path, bad: int, refused: bool
+) -> None:
+    live = Feedback((), answered_badly(*(f"r{row}" for row in range(bad))))
+
+    if not refused:
+        assert 10 - bad == build(tmp_path, labels(10), live=live).rows
+        return
+    with pytest.raises(DataError, match=r"3 of 10 matured .* \(30\.0%\) .*\(features_late 3\)"):
+        build(tmp_path, labels(10), live=live)
+    raised = SPEC.data.model_copy(update={"max_degraded_rate": 0.3})
+    spec = SPEC.model_copy(update={"data": raised})
+    assert 7 == build(tmp_path, labels(10), spec=spec, live=live).rows
 
 
 def test_a_join_that_loses_rows_is_refused(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import polars as pl
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from pydantic import SecretStr
@@ -32,6 +33,8 @@ from pipelines.steps.register import register
 
 FEATURES = ("distance", "hour", "wind")
 NOW = datetime(2013, 12, 31, 12, tzinfo=UTC)
+DAYS, TESTED_DAYS, DAILY = 60, 25, 40
+ROWS = DAYS * DAILY
 
 
 @dataclass(frozen=True)
@@ -116,20 +119,34 @@ def _onnx(path: Path, weight: float) -> str:
     return signing.file_digest(path)
 
 
+@pytest.fixture(scope="session")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The rows of a training set, every day alike."""
+    rng, path = np.random.default_rng(0), tmp_path_factory.mktemp("data") / "rows.parquet"
+    values = {name: rng.normal(size=ROWS).astype(np.float32) for name in FEATURES}
+    start, step = NOW - timedelta(days=DAYS), timedelta(days=DAYS) / ROWS
+    times = [start + number * step for number in range(ROWS)]
+    pl.DataFrame(values).with_columns(
+        pl.Series("event_timestamp", times, dtype=pl.Datetime("us", "UTC")),
+        pl.Series("late", rng.integers(0, 2, ROWS, dtype=np.int8)),
+    ).write_parquet(path)
+    return path
+
+
 @pytest.fixture
-def make_work(tmp_path: Path, keys: signing.KeyPair) -> Callable[..., Work]:
+def make_work(tmp_path: Path, keys: signing.KeyPair, rows: Path) -> Callable[..., Work]:
     """Return a maker of registrations: by model name, weight (other bytes), and data digest."""
 
     def make(name: str, *, weight: float = 0.5, data: str = "d" * 64) -> Work:
         path = tmp_path / f"{name}-{weight}.onnx"
         digest = _onnx(path, weight)
-        window = Window(start=NOW - timedelta(days=60), end=NOW)
+        window = Window(start=NOW - timedelta(days=DAYS), end=NOW)
         interval = Interval(estimate=0.5, low=0.45, high=0.55)
         return Work(
             spec=_spec(name),
             training_set=TrainingSet(
-                path=tmp_path / "training.parquet",
-                rows=1000,
+                path=rows,
+                rows=ROWS,
                 window=window,
                 feature_service="flight_delay_v1",
                 features=FEATURES,
@@ -157,8 +174,8 @@ def make_work(tmp_path: Path, keys: signing.KeyPair) -> Callable[..., Work]:
             evaluation=Evaluation(
                 candidate="xgboost",
                 role="candidate",
-                window=window,
-                rows=100,
+                window=Window(start=NOW - timedelta(days=TESTED_DAYS), end=NOW),
+                rows=ROWS * TESTED_DAYS // DAYS,
                 positive_rate=0.25,
                 metrics={"pr_auc": interval, "log_loss": interval},
             ),

@@ -130,7 +130,7 @@ def test_the_run_holds_metrics_parameters_commit_and_lineage(
     assert "FINISHED" == run.info.status
     assert {
         "training_loss": 0.41,
-        "dataset_rows": 1000,
+        "dataset_rows": 2400,
         "feature_count": 3,
         "data_age_hours": 12.5,
         "test_pr_auc": 0.5,

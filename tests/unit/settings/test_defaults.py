@@ -36,6 +36,15 @@ PROMISED: dict[str, dict[str, Any]] = {
         "retries": 2,
         "timeout_seconds": 3600,
     },
+    "KubeflowSettings": {
+        "endpoint": "http://ml-pipeline.kubeflow.svc.cluster.local:8888",
+        "namespace": "",
+        "experiment": "retraining",
+        "service_account": "",
+        "token_file": "",
+        "ca_file": "",
+        "timeout_seconds": 20,
+    },
     "RedisSettings": {"url": "redis://127.0.0.1:6379/0"},
     "GatewaySettings": {
         "host": "127.0.0.1",
@@ -47,6 +56,17 @@ PROMISED: dict[str, dict[str, Any]] = {
         "max_body_bytes": 1_048_576,
     },
     "ArchiveSettings": {"root": "build/demo/data/predictions", "every_seconds": 5},
+    "MonitoringSettings": {
+        "root": Path("build/demo/monitoring"),
+        "pages": 14,
+        "most_windows": 14,
+        "tick_seconds": 30,
+        "webhook_url": "",
+        "webhook_token": "",
+        "webhook_timeout_seconds": 3,
+        "metrics_host": "127.0.0.1",
+        "metrics_port": 9108,
+    },
 }
 
 

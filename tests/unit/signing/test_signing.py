@@ -13,8 +13,7 @@ import pytest
 from mlplatform import signing
 from mlplatform.contracts import Manifest
 from mlplatform.errors import ModelError, SettingsError
-
-FILES = ["model.onnx", "feature_config.json", "manifest.json", "model.sig"]
+from tests.unit.signing.filler import FILES, fill
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +35,7 @@ def _new_keys(folder: Path) -> signing.KeyPair:
 def _unsigned(directory: Path, *, version: int, content: bytes = b"onnx bytes") -> Path:
     directory.mkdir()
     (directory / "model.onnx").write_bytes(content)
-    (directory / "feature_config.json").write_text('{"features": ["wind"]}')
+    fill(directory)
     manifest = Manifest(
         name="flight_delay",
         version=version,

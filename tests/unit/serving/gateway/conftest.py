@@ -24,6 +24,7 @@ from mlplatform.contracts import Manifest, ModelRef, ServedModel
 from serving.triton.export import Export, export_signed
 from tests.unit.serving.gateway.stack import AT, AT_US, USECASE, Gateway, Store, request, route
 from tests.unit.serving.triton.conftest import logistic
+from tests.unit.signing.filler import fill
 from usecases.flight_delay.features import FEATURES
 
 
@@ -115,7 +116,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int, float],
         directory.mkdir()
         content = logistic(len(FEATURES), weight=weight).SerializeToString()
         (directory / "model.onnx").write_bytes(content)
-        (directory / "feature_config.json").write_text("{}")
+        fill(directory)
         layout = layouts.load(USECASE)
         manifest = Manifest(
             name=USECASE,

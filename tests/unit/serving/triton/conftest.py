@@ -20,6 +20,7 @@ from mlplatform.contracts import Manifest, ModelRef, UseCase
 from mlplatform.contracts.serving import OnlineField, OnlineGroup, OnlineLayout, OnlineView
 from serving.triton.config import Target
 from serving.triton.export import Export, export_signed
+from tests.unit.signing.filler import fill
 
 NOW = datetime(2013, 12, 31, 12, tzinfo=UTC)
 FEATURES = ("distance", "hour", "wind", "delay")
@@ -138,7 +139,7 @@ def sign(keys: signing.KeyPair) -> Callable[..., Signed]:
         if content is None:
             content = bytes(logistic(len(features)).SerializeToString())
         (directory / "model.onnx").write_bytes(content)
-        (directory / "feature_config.json").write_text("{}")
+        fill(directory)
         manifest = Manifest(
             name="flight_delay",
             version=version,

@@ -23,6 +23,7 @@ from mlplatform import signing
 from mlplatform.errors import ModelError
 from serving.triton.onnx_file import refuse_unsafe
 from tests.unit.serving.triton.conftest import FEATURES, Signed, logistic, model
+from tests.unit.signing.filler import FILES
 
 WIDTH = len(FEATURES)
 
@@ -202,9 +203,7 @@ def test_the_good_model_is_accepted(signed: Signed) -> None:
     assert 3 == signed.export().served.version
 
 
-@pytest.mark.parametrize(
-    "name", ["model.onnx", "feature_config.json", "manifest.json", "model.sig"]
-)
+@pytest.mark.parametrize("name", FILES)
 def test_a_changed_byte_in_a_signed_file_is_refused(signed: Signed, name: str) -> None:
     path = signed.directory / name
     content = path.read_bytes()
@@ -213,9 +212,7 @@ def test_a_changed_byte_in_a_signed_file_is_refused(signed: Signed, name: str) -
     refused(signed, ".")
 
 
-@pytest.mark.parametrize(
-    "name", ["model.onnx", "feature_config.json", "manifest.json", "model.sig"]
-)
+@pytest.mark.parametrize("name", FILES)
 def test_a_missing_file_is_refused(signed: Signed, name: str) -> None:
     (signed.directory / name).unlink()
 

@@ -21,6 +21,7 @@ from tests.unit.serving.triton.conftest import (
     logistic,
     spec,
 )
+from tests.unit.signing.filler import fill
 
 NOW = datetime(2013, 12, 31, 12, tzinfo=UTC)
 
@@ -38,7 +39,7 @@ def register(
     run_id = registry.start_run("flight_delay", "test", {}, NOW)
     folder.mkdir()
     (folder / "model.onnx").write_bytes(logistic().SerializeToString())
-    (folder / "feature_config.json").write_text("{}")
+    fill(folder)
     digest = signing.file_digest(folder / "model.onnx")
     reserved = registry.reserve("flight_delay", run_id, digest=digest, data_digest="d", tags={})
     manifest = Manifest(

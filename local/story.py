@@ -1,0 +1,179 @@
+"""One performance of the story: servers up, traffic on, acts played, everything told.
+
+What the story is about is in `local.acts`, how a window is lived through in `local.loop`.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+import polars as pl
+from rich.console import Console
+
+from feature_repo import predictions
+from feature_repo import store as stores
+from feature_repo.catalog import UseCaseCode
+from feature_repo.labels import labels_of
+from local import staging
+from local.acts import acts, claims, play
+from local.broken_model import register_broken
+from local.followed import Followed, Rolled
+from local.live_traffic import LiveTraffic
+from local.loop import Loop
+from local.parity import Parity
+from local.progress import Progress
+from local.replayed import outcome
+from local.serving import Serving, serving
+from local.told import Day, Line, Told, line
+from local.workspace import Workspace, git_commit
+from mlplatform.contracts import Window
+from mlplatform.contracts.performance import PairedPerformance
+from mlplatform.errors import PlatformError
+from mlplatform.ledger import Ledger
+from mlplatform.signing import KeyPair
+from monitoring.cohort import COLUMNS
+from monitoring.performance import compare
+from monitoring.windows import windows
+from serving.rollout import machine
+
+
+def perform(
+    console: Console,
+    progress: Progress,
+    workspace: Workspace,
+    code: UseCaseCode,
+    trained_as_of: datetime,
+    start: datetime,
+    *,
+    days: float,
+    per_second: float,
+) -> Told:
+    """Play the story; return it.
+
+    Args:
+        console: Where traffic is shown.
+        progress: Where everything else is said.
+        workspace: Has the first version.
+        code: The use case.
+        trained_as_of: The time that the first version was trained from.
+        start: Live traffic begins; a whole window of monitoring.
+        days: At most so many are lived through.
+        per_second: Pace of the traffic.
+
+    Raises:
+        PlatformError: A part of the platform failed.
+    """
+    spec, began = code.spec, progress.seconds
+    end = start + timedelta(days=days)
+    planned = windows(spec.monitoring.window_hours, start, end)
+    if not planned:
+        raise PlatformError(
+            f"{days:g} days from {start:%Y-%m-%d %H:%M} hold no whole window of "
+            f"{spec.monitoring.window_hours:g} h: replay more days"
+        )
+    feed = next(iter(reversed(spec.serving.required_views)), None)
+    store = stores.open_store(str(workspace.data))
+    staging.bring_up_to_date(workspace, spec.name, store, start)
+    progress.say("start", f"{(start - trained_as_of).days} days later: live traffic begins")
+    with serving(workspace, code, start, progress.say) as running:
+        followed = Followed(running, progress.say)
+        with LiveTraffic(
+            console, workspace, running, start, end, per_second, spec.serving.latency_ms,
+            followed.watch,
+        ) as traffic:  # fmt: skip
+            loop = Loop(staging.parts(workspace, code, running, traffic, followed, progress), start)
+            broken = _Broken(workspace, running, followed)
+            lived = play(
+                loop, acts(loop, feed, broken.roll_out), planned, lambda day: _tell(progress, day)
+            )
+            ledger, archived = traffic.ledger(), traffic.archived()
+        rolled = followed.rolled
+    end = lived[-1].window.end
+    replayed = outcome(
+        code, running.model.version, Window(start=start, end=end), per_second, ledger, archived,
+        _audited(lived),
+    )  # fmt: skip
+    return Told(
+        usecase=spec.name,
+        goal=spec.goal.business,
+        trained_as_of=trained_as_of,
+        start=start,
+        end=end,
+        git_commit=git_commit(),
+        seconds=round(progress.seconds - began, 1),
+        claims=claims(lived, rolled, replayed, feed),
+        days=lived,
+        rollouts=rolled,
+        replaced=_replaced(workspace, code, rolled, lived),
+        traffic=replayed,
+        decisions=_decisions(workspace, spec.name, lived),
+    )
+
+
+class _Broken:
+    """The version of the last act: a copy of what serves by then, with a bug."""
+
+    def __init__(self, workspace: Workspace, running: Serving, followed: Followed) -> None:
+        self._workspace, self._running, self._followed = workspace, running, followed
+
+    def roll_out(self) -> None:
+        """Register it and ask for its rollout."""
+        running, rollout = self._running, self._running.rollout
+        sound = running.model.version if rollout is None else machine.serves(rollout).version
+        ref = register_broken(
+            running.registry, running.usecase, sound, keys=KeyPair(*self._workspace.keys),
+            workdir=self._workspace.replay, now=running.clock.now(),
+        )  # fmt: skip
+        title = f"version {ref.version} is broken: it takes all its inputs in the wrong unit"
+        self._followed.ask(ref.version, title)
+
+
+def _audited(days: Sequence[Day]) -> Parity:
+    """Return how served vectors compare with the offline join, while no feed was stopped."""
+    found = [day.report.skew for day in days if not day.withheld and day.report.skew is not None]
+    differing: dict[str, int] = {}
+    for report in found:
+        for item in report.features:
+            differing[item.feature] = differing.get(item.feature, 0) + item.mismatched
+    rows = sum(report.rows for report in found)
+    return Parity(rows, rows - sum(report.mismatched_rows for report in found), differing)
+
+
+def _replaced(
+    workspace: Workspace, code: UseCaseCode, rolled: Sequence[Rolled], days: Sequence[Day]
+) -> PairedPerformance | None:
+    """Return the version that took over beside the one that it replaced, on rows that both saw."""
+    took = next((one for one in rolled if one.phase == "promoted"), None)
+    if took is None:
+        return None
+    window = Window(start=days[0].window.start, end=days[-1].window.end)
+    rows = predictions.read(workspace.predictions, code.spec.name, window, COLUMNS)
+    labels: pl.DataFrame = labels_of(code)(window.start, window.end)
+    return compare(
+        code.spec, rows, labels, champion=took.champion, challenger=took.version, window=window,
+        as_of=window.end,
+    )  # fmt: skip
+
+
+def _decisions(workspace: Workspace, usecase: str, days: Sequence[Day]) -> tuple[Line, ...]:
+    """Return all rows of the ledger, each with the window in which it was added."""
+    lived = [row for day in days for row in day.decisions]
+    entries = Ledger(workspace.ledger_url).entries(usecase)
+    before = len(entries) - len(lived)
+    return (*(line(entry.decision, None) for entry in entries[:before]), *lived)
+
+
+def _tell(progress: Progress, day: Day) -> None:
+    """Say what a window brought, in a line or two."""
+    report = day.report
+    for found in report.findings:
+        about = f" of {', '.join(found.blamed[:4])}" if found.blamed else ""
+        count = f"{report.whole.rows:,} requests, " if found.watch == "inputs" else ""
+        progress.say(
+            "judge",
+            f"{found.window.start:%b %d}  {count}{found.watch}: "
+            f"{found.cause.replace('_', ' ')}{about}",
+            "" if found.cause in {"healthy", "inconclusive"} else "bold yellow",
+        )
+    for row in day.decisions:
+        if row.kind == "retrain":
+            progress.say("trigger", f"{row.verdict}: {row.reason}", "bold")
