@@ -55,7 +55,7 @@ local/triton/.venv/.ready: local/triton/uv.lock local/triton/pyproject.toml | .v
 
 ##@ Run the loop on this machine
 .PHONY: demo
-demo: setup ## Train on real flights, serve, roll a newer and a broken version out on live traffic
+demo: setup ## The whole loop on real flights: train, serve, watch, retrain, roll out
 	@$(BIN)/python -m local.demo --usecase $(USECASE) --rate $(RATE) $(if $(AS_OF),--as-of $(AS_OF))
 
 .PHONY: serve
@@ -150,7 +150,7 @@ format: setup ## Rewrite the code in the house's format
 	$(BIN)/ruff check --fix .
 
 .PHONY: golden
-golden: setup ## Rewrite the golden files of the compiled pipelines; review the difference
+golden: setup ## Rewrite the golden files of pipelines and alert rules; review the difference
 	$(BIN)/python -m tests.contract.golden
 
 .PHONY: test

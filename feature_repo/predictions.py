@@ -12,7 +12,7 @@ It writes nothing and needs no server.
 
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -56,6 +56,8 @@ SCHEMA: Final[Mapping[str, pl.DataType]] = MappingProxyType(
 """Columns of the archive; what they mean is in `mlplatform.contracts.prediction`."""
 
 _NAME: Final = re.compile(r"part-(\d+)-(\d+)\.parquet")
+_CLOCKS: Final = timedelta(days=1)
+"""A row may be about so much later than it arrived: clients' clocks and time zones."""
 _ATTEMPTS: Final = 5
 """To read while files are merged away: a merge takes longer than listing and opening."""
 _DAMAGE: Final = (
@@ -117,13 +119,15 @@ def read(
     Args:
         root: Folder of the archive (`ArchiveSettings.root`).
         usecase: Whose rows.
-        window: Of event time; None: all.
+        window: Of event time; None: all. Hours of arrival that had ended a day before it are not
+            opened.
         columns: Of `SCHEMA`.
 
     Raises:
         DataError: A file is damaged, or the files change faster than they can be read.
     """
-    return _attempt(root, usecase, None, lambda files: _scan(files, window).select(columns))
+    since = None if window is None else window.start - _CLOCKS
+    return _attempt(root, usecase, since, lambda files: _scan(files, window).select(columns))
 
 
 def read_new(

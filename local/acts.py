@@ -18,8 +18,6 @@ WORLD: Final = "the world moves"
 FEED: Final = "a feed is stopped (planted)"
 BROKEN: Final = "a broken version is rolled out (planted)"
 
-_STOPPED_WINDOWS: Final = 2
-"""As many as must agree before anything is retrained: a fault must not pass for a drift."""
 _DAYS: Final = "%d %b"
 
 
@@ -40,17 +38,21 @@ class Act:
     begin: Callable[[], None] = lambda: None
 
 
-def acts(loop: Loop, feed: str | None, broken: Callable[[], None]) -> tuple[Act, ...]:
+def acts(
+    loop: Loop, feed: str | None, agreeing: int, broken: Callable[[], None]
+) -> tuple[Act, ...]:
     """Return the acts.
 
     Args:
         loop: Says when a retraining and a rollout are over.
         feed: Feature view that is stopped; None: the use case requires none.
+        agreeing: For so many windows: as many as must agree before anything is retrained, or
+            nobody would see that a fault does not pass for a drift.
         broken: Rolls a broken version out.
     """
     first = Act(WORLD, lambda _: loop.retrained)
     stopped = (
-        Act(FEED, lambda windows: windows == _STOPPED_WINDOWS, withheld=(feed,)),
+        Act(FEED, lambda windows: windows >= agreeing, withheld=(feed,)),
         Act(FEED, lambda _: True),
     ) if feed else ()  # fmt: skip
     return first, *stopped, Act(BROKEN, lambda _: not loop.rolling_out, begin=broken)
@@ -74,10 +76,23 @@ def play(
 
 
 def claims(
-    days: Sequence[Day], rolled: Sequence[Rolled], traffic: Replayed, feed: str | None
+    days: Sequence[Day],
+    rolled: Sequence[Rolled],
+    traffic: Replayed,
+    *,
+    feed: str | None,
+    broken: int | None,
 ) -> tuple[Claim, ...]:
-    """Return what the story says, each with whether it was so."""
-    found = [_drift(days), _once(days), _retrained(days), *_rollouts(rolled)]
+    """Return what the story says, each with whether it was so.
+
+    Args:
+        days: That were lived through.
+        rolled: The rollouts.
+        traffic: What became of the requests.
+        feed: That was stopped; None: none was to be.
+        broken: Version that was broken on purpose; None: there was no time for it.
+    """
+    found = [_drift(days), _once(days), _retrained(days), *_rollouts(rolled, broken)]
     if feed:
         found.append(_feed(days, feed))
     lost = traffic.lost + traffic.refused + traffic.unlogged + traffic.doubled + traffic.mislogged
@@ -122,13 +137,14 @@ def _retrained(days: Sequence[Day]) -> Claim:
     return Claim(text=text, held=held, seen=seen or "no pipeline ran")
 
 
-def _rollouts(rolled: Sequence[Rolled]) -> Iterator[Claim]:
+def _rollouts(rolled: Sequence[Rolled], broken: int | None) -> Iterator[Claim]:
+    sound = next((one for one in rolled if one.version != broken), None)
+    bad = next((one for one in rolled if one.version == broken), None)
     expected = (
-        ("The new version takes over on evidence", "promoted"),
-        ("The broken version is rolled back", "rolled_back"),
+        ("The new version takes over on evidence", sound, "promoted"),
+        ("The broken version is rolled back", bad, "rolled_back"),
     )
-    for number, (text, phase) in enumerate(expected):
-        one = rolled[number] if number < len(rolled) else None
+    for text, one, phase in expected:
         seen = "it was not rolled out"
         if one is not None:
             ended = one.phase.replace("_", " ")

@@ -1,8 +1,8 @@
 """`make batch-score`: scores for a window of predictions that can wait, on this machine.
 
 The composition root of batch scoring: a real MLflow server over what `make demo` registered, the
-compiled pipeline, KFP's local runner. By default it scores the last day that the demo's model could
-know. It refuses a use case without a registered version.
+compiled pipeline, KFP's local runner. By default it scores the last day that the demo lived
+through. It refuses a use case without a registered version.
 """
 
 import argparse
@@ -22,6 +22,7 @@ from local.mlflow_server import mlflow_server
 from local.moments import default_moment, moment_of
 from local.progress import Progress
 from local.summary import Summary
+from local.told import ended
 from local.training import run_pipeline
 from local.workspace import Workspace
 from mlplatform.clients.registry import Registry
@@ -67,7 +68,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--start", type=moment_of, help="first event time that is scored, UTC; "
                       "default: a day before the end")  # fmt: skip
     made.add_argument("--end", type=moment_of, help="first event time that is left out, UTC; "
-                      "default: a day after --start, else when the demo looked from")  # fmt: skip
+                      "default: a day after --start, else when the demo ended")  # fmt: skip
     made.add_argument("--model", help="version or alias; default: the champion, while there is "
                       "none the challenger")  # fmt: skip
     made.add_argument("--root", type=Path, default=Path("build/demo"), help="where the demo worked")
@@ -95,7 +96,9 @@ def window(
 
 
 def _demo_moment(workspace: Workspace, code: catalog.UseCaseCode) -> datetime:
-    """Return the time that the last run looked from; before the first run, that it would."""
+    """Return where the demo's story ended; else the time that its training looked from."""
+    if (end := ended(workspace.summary, code.spec.name)) is not None:
+        return end
     try:
         summary = Summary.model_validate_json(workspace.run_summary.read_bytes())
     except (OSError, ValidationError):

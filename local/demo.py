@@ -11,6 +11,7 @@ replays a window without a story, in the folder as it is.
 """
 
 import argparse
+import math
 import shutil
 import signal
 import sys
@@ -38,12 +39,16 @@ from local.told import Told
 from local.told_page import write_page
 from local.training import UI_PORT, run
 from local.workspace import Workspace
+from mlplatform.contracts import Window
 from mlplatform.errors import NotFoundError, PlatformError
 from mlplatform.ledger import Ledger
+from monitoring.windows import windows
 from serving.rollout.store import RolloutStore
 from serving.rollout.story import tell as story_of
 
 _REPLAY_DAYS: Final = 45
+_LEFT: Final = frozenset({"data", "ledger.db", "mlflow"})
+"""What every run leaves, wherever it ended."""
 _AGE_DAYS: Final = 55
 """Of the first model when the story begins: the season that it learnt from is over."""
 
@@ -80,11 +85,19 @@ def _options() -> argparse.Namespace:
                         "days of live traffic; 0: only train (%(default)s)")  # fmt: skip
     parser.add_argument("--only-traffic", action="store_true", help="no story: replay what "
                         "came after --as-of, and compare it with the offline join")  # fmt: skip
-    parser.add_argument("--rate", type=float, default=200, help="requests/s (%(default)s)")
+    parser.add_argument("--rate", type=_pace, default=200, help="requests/s (%(default)s)")
     parser.add_argument("--root", type=Path, default=Path("build/demo"), help="folder to work in")
     parser.add_argument("--ui", action="store_true", help="only serve the MLflow UI, until Ctrl-C")
     parser.add_argument("--port", type=int, default=UI_PORT, help="port of --ui (%(default)s)")
     return parser.parse_args()
+
+
+def _pace(text: str) -> float:
+    """Return a pace of the command line."""
+    pace = float(text)
+    if not 0 < pace < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is no pace: give a number above 0")
+    return pace
 
 
 def _run(console: Console, workspace: Workspace, options: argparse.Namespace) -> bool:
@@ -92,6 +105,14 @@ def _run(console: Console, workspace: Workspace, options: argparse.Namespace) ->
     code, progress = catalog.load(options.usecase), Progress(console)
     moment: datetime = options.as_of or default_moment(code)
     story = bool(options.replay_days) and not options.only_traffic
+    age = timedelta(days=_AGE_DAYS if story else 0)
+    start: datetime = options.live_from or moment + age
+    if start < moment:
+        raise PlatformError(
+            f"live traffic from {start:%Y-%m-%d %H:%M} UTC would show the first model what it has "
+            f"learnt, up to {moment:%Y-%m-%d %H:%M}: choose a later --live-from"
+        )
+    planned = _windows(code, start, options.replay_days) if story else ()
     if story:
         _start_over(progress, workspace)
     title = Text.assemble((code.spec.name, "bold"), f": {code.spec.goal.ml_objective}\n")
@@ -102,26 +123,38 @@ def _run(console: Console, workspace: Workspace, options: argparse.Namespace) ->
     console.print()
     try:
         if story:
-            return _story(console, progress, workspace, code, moment, options)
-        return _traffic(console, progress, workspace, code, moment, options)
-    except NotFoundError as error:  # no candidate has passed its gates yet: that is an answer
+            told = perform(
+                console, progress, workspace, code, moment, start, planned,
+                per_second=options.rate,
+            )  # fmt: skip
+            return _story(console, progress, workspace, told)
+        found = replay_only(
+            console, progress, workspace, code, start, days=options.replay_days,
+            per_second=options.rate,
+        )  # fmt: skip
+        return _traffic(console, workspace, found)
+    except NotFoundError as error:
+        if summary.verdict != "rejected":
+            raise
+        # No candidate has passed its gates yet: that is an answer.
         console.print(Text(f"nothing to serve: {error}"), soft_wrap=True)
-        return summary.verdict == "rejected"
+        return True
 
 
-def _story(
-    console: Console,
-    progress: Progress,
-    workspace: Workspace,
-    code: UseCaseCode,
-    moment: datetime,
-    options: argparse.Namespace,
-) -> bool:
-    start = options.live_from or moment + timedelta(days=_AGE_DAYS)
-    told = perform(
-        console, progress, workspace, code, moment, start, days=options.replay_days,
-        per_second=options.rate,
-    )  # fmt: skip
+def _windows(code: UseCaseCode, start: datetime, days: float) -> tuple[Window, ...]:
+    """Return the windows that a story may live through."""
+    hours = code.spec.monitoring.window_hours
+    found = windows(hours, start, start + timedelta(days=days))
+    if not found:
+        raise PlatformError(
+            f"{days:g} days from {start:%Y-%m-%d %H:%M} UTC hold no whole window of {hours:g} h, "
+            "which monitoring judges: give more --replay-days"
+        )
+    return found
+
+
+def _story(console: Console, progress: Progress, workspace: Workspace, told: Told) -> bool:
+    """Leave what was told, and print it; return whether the story held."""
     told.write(workspace.summary)
     write_page(workspace.report, told, pl.read_parquet(workspace.answers))
     _keep_traffic(workspace, told.traffic)
@@ -138,19 +171,8 @@ def _story(
     return told.good
 
 
-def _traffic(
-    console: Console,
-    progress: Progress,
-    workspace: Workspace,
-    code: UseCaseCode,
-    moment: datetime,
-    options: argparse.Namespace,
-) -> bool:
-    start = options.live_from or moment
-    found = replay_only(
-        console, progress, workspace, code, start, days=options.replay_days,
-        per_second=options.rate,
-    )  # fmt: skip
+def _traffic(console: Console, workspace: Workspace, found: Replayed) -> bool:
+    """Leave what a replay showed, and print it; return whether it was good."""
     _keep_traffic(workspace, found)
     console.print()
     tell(console, found)
@@ -159,16 +181,32 @@ def _traffic(
 
 
 def _start_over(progress: Progress, workspace: Workspace) -> None:
-    """Move what an earlier run left aside, in place of what lay there."""
+    """Move what an earlier run left aside, in place of what lay there.
+
+    Raises:
+        PlatformError: One of the two folders holds something else: that is nobody's to remove.
+    """
     left = [path for path in workspace.root.iterdir() if path.name != workspace.LOCK]
     if not left:
         return
-    before = workspace.root.with_name(f"{workspace.root.name}-before")
-    shutil.rmtree(before, ignore_errors=True)
+    root = workspace.root.resolve()
+    before = root.with_name(f"{root.name}-before")
+    for folder, known in ((root, _LEFT), (before, {*_LEFT, workspace.LOCK})):
+        names = {path.name for path in folder.iterdir()} if folder.exists() else set()
+        if names and not names & known:
+            raise PlatformError(
+                f"{folder} holds something that no run has left: choose another --root, or "
+                "move it away"
+            )
+    if before.exists():
+        shutil.rmtree(before)
     before.mkdir()
-    for path in left:
+    (before / workspace.LOCK).touch()
+    # Last what both folders are known by: who is killed in between starts over the next time.
+    for path in sorted(left, key=lambda path: path.name in _LEFT):
         path.rename(before / path.name)
-    progress.say("start", f"what an earlier run left is in {before}")
+    shown = before.relative_to(Path.cwd()) if before.is_relative_to(Path.cwd()) else before
+    progress.say("start", f"what an earlier run left is in {shown}")
 
 
 def _keep_traffic(workspace: Workspace, found: Replayed) -> None:

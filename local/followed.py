@@ -8,14 +8,9 @@ from typing import Any, Final
 
 from pydantic import Field
 
-from local import clock
-from local.rollout_orders import Orders
 from local.serving import Serving
-from local.workspace import Workspace
-from mlplatform.contracts import Contract, Rollout, UseCase
-from mlplatform.contracts.rollout import AT_REST, Chapter, Phase
-from mlplatform.ledger import Ledger
-from serving.rollout.store import RolloutStore
+from mlplatform.contracts import Contract, Rollout
+from mlplatform.contracts.rollout import Chapter, Phase
 
 _ACTOR: Final = "demo"
 
@@ -85,20 +80,6 @@ class Followed:
         self._told = len(rollout.story)
         self._rolled[rollout.number] = outcome(self._titles[rollout.number], rollout)
         return rollout
-
-
-def abandon(workspace: Workspace, spec: UseCase) -> Rollout | None:
-    """End a rollout that an interrupted replay has left; return it, None when there is none.
-
-    It has seen a part of the window that is replayed anew.
-    """
-    rollouts = RolloutStore(workspace.ledger_url)
-    stored = rollouts.read(spec.name)
-    if stored is None or stored.rollout.phase in AT_REST:
-        return None
-    now = clock.read(workspace.clock)
-    orders = Orders(spec, rollouts, Ledger(workspace.ledger_url), lambda: now, lambda: False)
-    return orders.give("abort", actor=_ACTOR, reason="the window is replayed from its start")
 
 
 def outcome(title: str, rollout: Rollout) -> Rolled:

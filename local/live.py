@@ -52,10 +52,9 @@ def view(line: dict[str, Any], budget: LatencyBudget) -> RenderableType:
         hops.add_column(name, justify="left" if name in {"hop", ""} else "right")
     for name, limit in limits(budget).items():
         median, tail = line["p50"][name], line["p99"][name]
-        over = tail > limit
-        bar = ProgressBar(total=limit, completed=min(tail, limit), width=24)
-        style = "bold red" if over else "green"
-        hops.add_row(name, f"{median:.1f}", Text(f"{tail:.1f}", style=style), f"{limit:g}", bar)
+        bar = ProgressBar(total=limit, completed=min(tail or 0, limit), width=24)
+        style = "bold red" if tail is not None and tail > limit else "green"
+        hops.add_row(name, millis(median), Text(millis(tail), style=style), f"{limit:g}", bar)
     parts: list[RenderableType] = [Text(headline(line), style="bold"), hops, Text(outcomes(line))]
     if "rollout" in line:
         parts.append(Text(f"rollout of {line['rollout']}", style="cyan"))
@@ -70,6 +69,11 @@ def limits(budget: LatencyBudget) -> dict[str, float]:
         "decision": budget.decision,
         "client": budget.total,
     }
+
+
+def millis(value: float | None) -> str:
+    """Return milliseconds as they are shown; None: nothing has been answered yet."""
+    return "-" if value is None else f"{value:.1f}"
 
 
 def headline(line: dict[str, Any]) -> str:
@@ -91,7 +95,7 @@ def outcomes(line: dict[str, Any]) -> str:
 
 def _print(console: Console, line: dict[str, Any]) -> None:
     console.print(
-        f"      {headline(line)}   p99 {line['p99']['client']:.1f} ms",
+        f"      {headline(line)}   p99 {millis(line['p99']['client'])} ms",
         highlight=False,
         soft_wrap=True,
     )

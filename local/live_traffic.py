@@ -141,8 +141,9 @@ class LiveTraffic:
             raise self._failed() from error
         for text in self._process.stdout:
             self._last = line = json.loads(text)
-            if line["event_time"] > self._start.isoformat():
-                self._running.clock.seen(datetime.fromisoformat(line["event_time"]))
+            at = datetime.fromisoformat(line["event_time"])
+            if at > self._start:  # not before the first request, which has a time of 1970
+                self._running.clock.seen(at)
             self._watch(line)
             yield line
             if "reached" in line:

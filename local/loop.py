@@ -22,7 +22,7 @@ from mlplatform.ledger import Ledger
 from monitoring.requests import RequestStore
 from monitoring.rounds import Rounds
 from monitoring.submit import Submitter
-from serving.rollout import machine
+from serving.rollout.newcomer import newcomer
 from serving.rollout.store import RolloutStore
 
 
@@ -48,12 +48,15 @@ class Loop:
     Args:
         parts: Makes them, given what tells the time.
         start: What time it is.
+
+    Attributes:
+        before: Rows of the ledger that are older than the loop.
     """
 
     def __init__(self, parts: Callable[[Callable[[], datetime]], Parts], start: datetime) -> None:
         self._now = start
         self._parts = parts(lambda: self._now)
-        self._seen = self._parts.ledger.head().count
+        self._seen = self.before = self._parts.ledger.head().count
 
     @property
     def retrained(self) -> bool:
@@ -97,18 +100,17 @@ class Loop:
     def _roll_out_what_was_registered(self, history: History) -> None:
         """Ask for the rollout of a challenger that is newer than what serves, once."""
         parts, name = self._parts, self._parts.usecase
-        challenger = parts.registry.by_alias(name, "challenger")
+        challenger, champion = (
+            None if found is None else found.version
+            for found in (parts.registry.by_alias(name, a) for a in ("challenger", "champion"))
+        )
         stored = parts.rollouts.read(name)
-        if stored is None:
-            champion = parts.registry.by_alias(name, "champion")
-            known = 0 if champion is None else champion.version
-        else:
-            known = max(stored.rollout.challenger.version, machine.serves(stored.rollout).version)
-        if challenger is None or challenger.version <= known:
+        version = newcomer(challenger, champion, None if stored is None else stored.rollout)
+        if version is None:
             return
-        why = history.last.request.reason if history.last else "asked by hand"
-        title = f"version {challenger.version} is to take over, trained for {why.replace('_', ' ')}"
-        parts.followed.ask(challenger.version, title)
+        why = history.last.request.reason.replace("_", " ") if history.last else "by hand"
+        title = f"version {version} is to take over (retraining: {why})"
+        parts.followed.ask(version, title)
 
     def _decided(self, window: Window) -> tuple[Line, ...]:
         """Return what the ledger was told since the window before."""

@@ -1,5 +1,6 @@
 """The times that the commands of one machine look from."""
 
+import argparse
 from datetime import UTC, datetime
 from typing import Final
 
@@ -10,13 +11,22 @@ _SHARE: Final = 1 / 4
 
 
 def moment_of(text: str) -> datetime:
-    """Return a time of the command line, UTC unless it says otherwise."""
-    moment = datetime.fromisoformat(text)
+    """Return a time of the command line, UTC unless it says otherwise.
+
+    Raises:
+        argparse.ArgumentTypeError: It is none.
+    """
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no time: write 2013-04-01 or 2013-04-01T12:00"
+        ) from error
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
 def default_moment(code: UseCaseCode) -> datetime:
-    """Return midnight after a quarter of the source's predictions' time, at most now."""
+    """Return the last midnight of the first quarter of the source's time, at most now."""
     now = datetime.now(UTC)
     times = code.labels(code.read(datetime.fromtimestamp(0, UTC), now))["event_timestamp"]
     first, last = times.min(), times.max()

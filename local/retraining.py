@@ -166,13 +166,16 @@ def _review(desk: _Desk, options: argparse.Namespace) -> None:
         )
         desk.console.print(Text(f"{said.request_id}: {options.label}, says {said.reviewer}"))
         return
+    waiting = desk.reviews.waiting(desk.usecase)
+    if not waiting:
+        desk.console.print(f"no decision of {desk.usecase} waits for a person")
+        return
     table = Table("request", "time", "score", "version", "why it is here", box=None)
     for item in desk.reviews.pending(desk.usecase, _MOST_ITEMS):
         time = f"{item.event_time:%Y-%m-%d %H:%M}"
         score = f"{item.score:.3f}"
         table.add_row(Text(item.request_id), time, score, str(item.version), item.reason)
     desk.console.print(table)
-    waiting = desk.reviews.waiting(desk.usecase)
     desk.console.print(f"\n{waiting} wait; answer one: `make review REQUEST=… LABEL=1`")
 
 

@@ -1,7 +1,8 @@
 """`make serve`: the servers of a use case on this machine, until Ctrl-C.
 
-It trains a model first when there is none for the time that it looks from, and prints a request
-that works. The online store holds the features of that time, so the request carries it.
+It goes on where the demonstration ended, or trains a model for the time that it looks from, and
+prints a request that works. The online store holds the features of that time, so the request
+carries it.
 """
 
 import argparse
@@ -16,10 +17,13 @@ from rich.console import Console
 from rich.text import Text
 
 from feature_repo import catalog
+from feature_repo import store as stores
 from local.interrupts import interrupts
 from local.moments import default_moment, moment_of
 from local.progress import Progress
 from local.serving import serving
+from local.staging import bring_up_to_date
+from local.told import ended
 from local.traffic import traffic
 from local.training import run
 from local.workspace import Workspace
@@ -33,7 +37,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m local.serve", description=__doc__)
     parser.add_argument("--usecase", default="flight_delay", help="a folder under usecases/")
     parser.add_argument("--as-of", type=moment_of, help="time the servers stand at, UTC; default: "
-                        "after a quarter of the source's time")  # fmt: skip
+                        "where the demo ended, or a quarter of the source's time")  # fmt: skip
     parser.add_argument("--root", type=Path, default=Path("build/demo"), help="folder to work in")
     parser.add_argument(
         "--port", type=int, default=_PORT, help="of the gateway; 0: a free one (%(default)s)"
@@ -54,10 +58,7 @@ def main() -> None:
 
 def _serve(console: Console, workspace: Workspace, options: argparse.Namespace) -> None:
     code, progress = catalog.load(options.usecase), Progress(console)
-    moment: datetime = options.as_of or default_moment(code)
-    summary = run(console, progress, workspace, code, moment)
-    if summary.verdict == "failed":
-        raise PlatformError(f"there is nothing to serve: {summary.reason}")
+    moment = _moment(console, progress, workspace, code, options.as_of)
     body = next(traffic(code, moment, moment + timedelta(days=1)).bodies()).decode()
     console.print()
     with serving(workspace, code, moment, progress.say, port=options.port or None) as running:
@@ -73,6 +74,29 @@ def _serve(console: Console, workspace: Workspace, options: argparse.Namespace) 
             "`make status` says how far it is.\nCtrl-C ends it"
         )
         signal.pause()
+
+
+def _moment(
+    console: Console,
+    progress: Progress,
+    workspace: Workspace,
+    code: catalog.UseCaseCode,
+    asked: datetime | None,
+) -> datetime:
+    """Return the time at which the servers stand, with a model to serve there.
+
+    Where the demonstration's story has ended they go on; else a model is trained.
+    """
+    name = code.spec.name
+    if asked is None and (end := ended(workspace.summary, name)) is not None:
+        bring_up_to_date(workspace, name, stores.open_store(str(workspace.data)), end)
+        progress.say("start", f"the servers go on where the story ended, {end:%Y-%m-%d %H:%M} UTC")
+        return end
+    moment = asked or default_moment(code)
+    summary = run(console, progress, workspace, code, moment)
+    if summary.verdict == "failed":
+        raise PlatformError(f"there is nothing to serve: {summary.reason}")
+    return moment
 
 
 if __name__ == "__main__":

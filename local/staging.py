@@ -14,6 +14,7 @@ from local.followed import Followed
 from local.live_traffic import LiveTraffic
 from local.loop import Parts
 from local.orchestrator import LocalOrchestrator
+from local.pages import Pages
 from local.progress import Progress
 from local.serving import Serving
 from local.workspace import Workspace
@@ -43,6 +44,7 @@ def parts(
     running: Serving,
     traffic: LiveTraffic,
     followed: Followed,
+    pages: Pages,
     progress: Progress,
 ) -> Callable[[Callable[[], datetime]], Parts]:
     """Return what makes the parts of the loop, given what tells the time."""
@@ -65,7 +67,7 @@ def parts(
             archive=workspace.predictions,
             monitor=Monitor(
                 code, layouts.load(name), workspace.predictions, workspace.monitoring,
-                labels_of(code), ledger, watched, history,
+                labels_of(code), ledger, watched, history, detect=pages.detect,
             ),
             requests=requests,
             ledger=ledger,

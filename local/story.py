@@ -4,7 +4,7 @@ What the story is about is in `local.acts`, how a window is lived through in `lo
 """
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import polars as pl
 from rich.console import Console
@@ -19,6 +19,7 @@ from local.broken_model import register_broken
 from local.followed import Followed, Rolled
 from local.live_traffic import LiveTraffic
 from local.loop import Loop
+from local.pages import Pages
 from local.parity import Parity
 from local.progress import Progress
 from local.replayed import outcome
@@ -27,12 +28,10 @@ from local.told import Day, Line, Told, line
 from local.workspace import Workspace, git_commit
 from mlplatform.contracts import Window
 from mlplatform.contracts.performance import PairedPerformance
-from mlplatform.errors import PlatformError
 from mlplatform.ledger import Ledger
 from mlplatform.signing import KeyPair
 from monitoring.cohort import COLUMNS
 from monitoring.performance import compare
-from monitoring.windows import windows
 from serving.rollout import machine
 
 
@@ -43,8 +42,8 @@ def perform(
     code: UseCaseCode,
     trained_as_of: datetime,
     start: datetime,
+    planned: Sequence[Window],
     *,
-    days: float,
     per_second: float,
 ) -> Told:
     """Play the story; return it.
@@ -55,36 +54,30 @@ def perform(
         workspace: Has the first version.
         code: The use case.
         trained_as_of: The time that the first version was trained from.
-        start: Live traffic begins; a whole window of monitoring.
-        days: At most so many are lived through.
+        start: Live traffic begins.
+        planned: At most these windows are lived through; at least one.
         per_second: Pace of the traffic.
 
     Raises:
         PlatformError: A part of the platform failed.
     """
     spec, began = code.spec, progress.seconds
-    end = start + timedelta(days=days)
-    planned = windows(spec.monitoring.window_hours, start, end)
-    if not planned:
-        raise PlatformError(
-            f"{days:g} days from {start:%Y-%m-%d %H:%M} hold no whole window of "
-            f"{spec.monitoring.window_hours:g} h: replay more days"
-        )
-    feed = next(iter(reversed(spec.serving.required_views)), None)
+    feed = spec.serving.required_views[-1] if spec.serving.required_views else None
     store = stores.open_store(str(workspace.data))
     staging.bring_up_to_date(workspace, spec.name, store, start)
     progress.say("start", f"{(start - trained_as_of).days} days later: live traffic begins")
     with serving(workspace, code, start, progress.say) as running:
         followed = Followed(running, progress.say)
-        with LiveTraffic(
-            console, workspace, running, start, end, per_second, spec.serving.latency_ms,
-            followed.watch,
+        with Pages() as pages, LiveTraffic(
+            console, workspace, running, start, planned[-1].end, per_second,
+            spec.serving.latency_ms, followed.watch,
         ) as traffic:  # fmt: skip
-            loop = Loop(staging.parts(workspace, code, running, traffic, followed, progress), start)
+            parts = staging.parts(workspace, code, running, traffic, followed, pages, progress)
+            loop = Loop(parts, start)
             broken = _Broken(workspace, running, followed)
-            lived = play(
-                loop, acts(loop, feed, broken.roll_out), planned, lambda day: _tell(progress, day)
-            )
+            agreeing, _ = spec.monitoring.persistence
+            planted = acts(loop, feed, agreeing, broken.roll_out)
+            lived = play(loop, planted, planned, lambda day: _tell(progress, day))
             ledger, archived = traffic.ledger(), traffic.archived()
         rolled = followed.rolled
     end = lived[-1].window.end
@@ -100,12 +93,12 @@ def perform(
         end=end,
         git_commit=git_commit(),
         seconds=round(progress.seconds - began, 1),
-        claims=claims(lived, rolled, replayed, feed),
+        claims=claims(lived, rolled, replayed, feed=feed, broken=broken.version),
         days=lived,
         rollouts=rolled,
         replaced=_replaced(workspace, code, rolled, lived),
         traffic=replayed,
-        decisions=_decisions(workspace, spec.name, lived),
+        decisions=_decisions(workspace, spec.name, loop.before, lived),
     )
 
 
@@ -114,6 +107,7 @@ class _Broken:
 
     def __init__(self, workspace: Workspace, running: Serving, followed: Followed) -> None:
         self._workspace, self._running, self._followed = workspace, running, followed
+        self.version: int | None = None
 
     def roll_out(self) -> None:
         """Register it and ask for its rollout."""
@@ -123,19 +117,28 @@ class _Broken:
             running.registry, running.usecase, sound, keys=KeyPair(*self._workspace.keys),
             workdir=self._workspace.replay, now=running.clock.now(),
         )  # fmt: skip
+        self.version = ref.version
         title = f"version {ref.version} is broken: it takes all its inputs in the wrong unit"
         self._followed.ask(ref.version, title)
 
 
 def _audited(days: Sequence[Day]) -> Parity:
-    """Return how served vectors compare with the offline join, while no feed was stopped."""
+    """Return how served vectors compare with the offline join, while no feed was stopped.
+
+    Answers that said themselves that their features were not read are not compared.
+    """
     found = [day.report.skew for day in days if not day.withheld and day.report.skew is not None]
     differing: dict[str, int] = {}
+    unread = 0
     for report in found:
+        unread += max((item.announced for item in report.features), default=0)
         for item in report.features:
-            differing[item.feature] = differing.get(item.feature, 0) + item.mismatched
+            silent = item.mismatched - item.announced
+            if silent:
+                differing[item.feature] = differing.get(item.feature, 0) + silent
     rows = sum(report.rows for report in found)
-    return Parity(rows, rows - sum(report.mismatched_rows for report in found), differing)
+    wrong = sum(report.mismatched_rows for report in found)
+    return Parity(rows - unread, rows - wrong, differing)
 
 
 def _replaced(
@@ -154,12 +157,18 @@ def _replaced(
     )  # fmt: skip
 
 
-def _decisions(workspace: Workspace, usecase: str, days: Sequence[Day]) -> tuple[Line, ...]:
-    """Return all rows of the ledger, each with the window in which it was added."""
-    lived = [row for day in days for row in day.decisions]
+def _decisions(
+    workspace: Workspace, usecase: str, before: int, days: Sequence[Day]
+) -> tuple[Line, ...]:
+    """Return all rows of the ledger, each with the window in which it was added.
+
+    What came after the last window was told, as its servers ended, counts as that window's.
+    """
     entries = Ledger(workspace.ledger_url).entries(usecase)
-    before = len(entries) - len(lived)
-    return (*(line(entry.decision, None) for entry in entries[:before]), *lived)
+    first = [line(entry.decision, None) for entry in entries if entry.seq <= before]
+    lived = [row for day in days for row in day.decisions]
+    late = entries[len(first) + len(lived) :]
+    return (*first, *lived, *(line(entry.decision, days[-1].window.end) for entry in late))
 
 
 def _tell(progress: Progress, day: Day) -> None:

@@ -52,7 +52,7 @@ class Tally:
             self.lost += 1
 
     def line(self) -> dict[str, Any]:
-        """Return the state as one line for who shows it; milliseconds."""
+        """Return the state as one line for who shows it; milliseconds, NaN before any answer."""
         values = np.array(self.recent) if self.recent else np.full((1, 1 + len(HOPS)), np.nan)
         names = ("client", *(hop.removesuffix("_us") for hop in HOPS))
         median, tail = np.percentile(values, (50, 99), axis=0)

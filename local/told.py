@@ -3,7 +3,7 @@
 from datetime import datetime
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from local.followed import Rolled
 from local.replayed import Replayed
@@ -88,3 +88,12 @@ def line(decision: Decision, window: datetime | None) -> Line:
         reason=decision.reason,
         recorded_at=decision.at,
     )
+
+
+def ended(path: Path, usecase: str) -> datetime | None:
+    """Return the time at which the last story of a use case ended; None where none was told."""
+    try:
+        told = Told.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        return None
+    return told.end if told.usecase == usecase else None

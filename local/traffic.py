@@ -60,7 +60,10 @@ def traffic(code: UseCaseCode, start: datetime, end: datetime) -> Traffic:
     inside = pl.col(_TIME).is_between(start, end, closed="left")
     rows = labels.filter(inside).select(names).sort(_TIME, "request_id")
     if rows.is_empty():
-        raise DataError(f"{spec.name}: the source has no events from {start} to {end}")
+        raise DataError(
+            f"{spec.name}: the source has no events from {start:%Y-%m-%d %H:%M} to "
+            f"{end:%Y-%m-%d %H:%M} UTC: look from another time"
+        )
     return Traffic(rows)
 
 

@@ -172,7 +172,7 @@ class ReviewStore:
                 raise DataError(
                     f"{given[-1].reviewer} answered {request_id!r} with {_said(given[-1].label)} "
                     f"at {given[-1].reviewed_at:%Y-%m-%d %H:%M} UTC; to put {_said(label)} by "
-                    f"{who} in its place, answer again with --again: both are kept"
+                    f"{who} in its place, answer with --again (`make review`: AGAIN=1): both stay"
                 )
             values = {
                 "usecase": usecase,
@@ -230,7 +230,7 @@ def _read(
     if row is None:
         raise DataError(
             f"no decision {request_id!r} of {usecase} was queued for review: give a request of "
-            "the queue (`python -m monitoring review list`)"
+            f"the queue (`python -m monitoring review list --usecase {usecase}`)"
         )
     item = _item(row)
     of_item = (_ANSWERS.c.usecase == usecase) & (_ANSWERS.c.request_id == request_id)

@@ -1,10 +1,10 @@
 """Watch what was served: `python -m monitoring judge|trigger|status|… --usecase NAME`.
 
-The composition root of monitoring. `judge` is a CronJob: it judges each window that has ended since
-the last one that was judged, tells the trigger and people of it, and ends. `trigger` brings about
-what the trigger asks for, until SIGTERM. Both may be killed and started again at any time, and two
-of either do no harm. The other commands are for people. Where things are comes from the
-environment (docs/settings.md).
+The composition root of monitoring. `judge` is a CronJob: it judges each window that has ended and
+was not judged yet, tells the trigger and people of it, and ends. `trigger` brings about what the
+trigger asks for, until SIGTERM. Both may be killed and started again at any time, and two of either
+do no harm. The other commands are for people. Where things are comes from the environment
+(docs/settings.md).
 """
 
 import argparse
@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
         signal.signal(kind, lambda *_: stop.set())
     try:
         done: int = options.run(options, stop)
-    except PlatformError as error:
+    except (PlatformError, OSError) as error:  # of the latter: a disk, a file that was named
         sys.stderr.write(f"{type(error).__name__}: {error}\n")
         return 1
     return done

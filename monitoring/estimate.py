@@ -20,6 +20,7 @@ from typing import Final
 
 import numpy as np
 import polars as pl
+from pydantic import ValidationError
 
 from mlplatform.contracts import Evaluation, Metric, UseCase, Window
 from mlplatform.contracts.performance import (
@@ -30,7 +31,7 @@ from mlplatform.contracts.performance import (
     Performance,
     TrackRecord,
 )
-from mlplatform.errors import DataError
+from mlplatform.errors import DataError, shorten
 from monitoring.cohort import answers, sentence
 from monitoring.kept import put
 from monitoring.sample import Sample, figures, judge
@@ -142,15 +143,28 @@ def keep(root: Path, found: Hindsight) -> Path:
 
 
 def kept(root: Path, usecase: str, version: int) -> tuple[Hindsight, ...]:
-    """Return what `keep` wrote, oldest first; nothing before the first."""
-    files = sorted((root / usecase / f"v{version}").glob("*.json"))
-    return tuple(Hindsight.model_validate_json(path.read_text()) for path in files)
+    """Return what `keep` wrote, oldest first; nothing before the first.
+
+    Raises:
+        DataError: A file cannot be read.
+    """
+    return tuple(map(_load, sorted((root / usecase / f"v{version}").glob("*.json"))))
 
 
 def kept_of(root: Path, usecase: str, version: int, window: Window) -> Hindsight | None:
-    """Return what `keep` wrote of one window; None: nothing."""
+    """Return what `keep` wrote of one window; None: nothing. Raises as `kept`."""
     path = _file(root, usecase, version, window)
-    return Hindsight.model_validate_json(path.read_text()) if path.exists() else None
+    return _load(path) if path.exists() else None
+
+
+def _load(path: Path) -> Hindsight:
+    try:
+        return Hindsight.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise DataError(
+            f"the estimate {path} cannot be read: {shorten(error)}; move the file away, and judge "
+            "its window again"
+        ) from error
 
 
 def _file(root: Path, usecase: str, version: int, window: Window) -> Path:

@@ -19,7 +19,8 @@ def gain(ledger: Ledger, usecase: str, run: str) -> bool | None:
     """Return whether the model that a run registered took over; None while that is open.
 
     It is open until a rollout of the version has ended; of several the newest counts. A run that
-    made an earlier run's model again brought nothing.
+    made an earlier run's model again brought nothing, nor did one whose model was never rolled out
+    before a later version was: nobody asks for it any more.
 
     Args:
         ledger: Where decisions are kept.
@@ -40,8 +41,10 @@ def gain(ledger: Ledger, usecase: str, run: str) -> bool | None:
     version = str(own[-1].evidence["version"])
     if ledger.entries(usecase, "route", subject=version, limit=1):
         return True  # the first champion of all: it took over without a rollout
-    turns = ledger.entries(usecase, "rollout", subject=version, limit=1)
-    return _ENDED.get(str(turns[-1].decision.evidence["phase"])) if turns else None
+    if turns := ledger.entries(usecase, "rollout", subject=version, limit=1):
+        return _ENDED.get(str(turns[-1].decision.evidence["phase"]))
+    rolled = (entry.decision.subject for entry in ledger.entries(usecase, "rollout"))
+    return False if any(int(other) > int(version) for other in rolled) else None
 
 
 def _made_before(own: Decision, registrations: list[Decision]) -> bool:

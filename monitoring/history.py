@@ -29,20 +29,17 @@ _QUIET: Final = frozenset({"nothing", "in_flight"})
 _VERDICTS: Final = {"wait": "waiting", "refuse": "refused"}
 
 
-def turn(
-    history: History, monitoring: Monitoring, now: datetime, *, approval: bool = False
-) -> History:
+def turn(history: History, monitoring: Monitoring, now: datetime) -> History:
     """Decide, and return the history in which that is so; the very same one if it was so before.
 
     Args:
         history: All that is known.
-        monitoring: Of the use case's spec.
+        monitoring: Of the use case's spec; says whether a person must approve a request.
         now: The time.
-        approval: Whether a person must approve a request before it runs.
     """
     choice = decide(history, monitoring, now)
     if isinstance(choice, Fire):
-        return _ask(history, choice, now, approval=approval)
+        return _ask(history, choice, now, approval=monitoring.approval)
     # A window that tells nothing is followed by others like it: that is one decision.
     window = None if choice.reason == "inconclusive" else choice.window
     since = None if window is None else window.start

@@ -42,15 +42,6 @@ def put(path: Path, text: str) -> None:
     partial.replace(path)
 
 
-def read(out: Path, usecase: str) -> tuple[WindowReport, ...]:
-    """Return all kept reports, oldest first.
-
-    Raises:
-        DataError: A report cannot be read.
-    """
-    return tuple(_load(path) for path in _reports(out, usecase))
-
-
 def newest(out: Path, usecase: str, most: int) -> tuple[WindowReport, ...]:
     """Return the reports of the newest windows, at most so many, oldest first.
 
@@ -78,14 +69,19 @@ def last(out: Path, usecase: str, before: datetime | None = None) -> WindowRepor
     """
     paths = _reports(out, usecase)
     if before is not None:
-        paths = [path for path in paths if _ends(path) <= before]
+        paths = [path for path in paths if _window(path).end <= before]
     return _load(paths[-1]) if paths else None
+
+
+def judged(out: Path, usecase: str) -> tuple[Window, ...]:
+    """Return the windows of which a report is kept, oldest first; none of them is read."""
+    return tuple(_window(path) for path in _reports(out, usecase))
 
 
 def forget_pages(out: Path, usecase: str, keep: int) -> None:
     """Remove all pages but those of the newest windows; the reports stay."""
-    pages = sorted((out / usecase).glob(f"*/{PAGE}"))
-    for page in pages[: len(pages) - keep]:
+    pages = sorted((out / usecase).glob(f"*/{PAGE}"), reverse=True)
+    for page in pages[keep:]:
         page.unlink(missing_ok=True)
 
 
@@ -93,8 +89,12 @@ def _reports(out: Path, usecase: str) -> list[Path]:
     return sorted((out / usecase).glob(f"*/{REPORT}"))
 
 
-def _ends(path: Path) -> datetime:
-    return datetime.strptime(path.parent.name.partition("-")[2], _STAMP).replace(tzinfo=UTC)
+def _window(path: Path) -> Window:
+    start, end = (
+        datetime.strptime(stamp, _STAMP).replace(tzinfo=UTC)
+        for stamp in path.parent.name.split("-")
+    )
+    return Window(start=start, end=end)
 
 
 def _load(path: Path) -> WindowReport:

@@ -32,7 +32,10 @@ Rows = Callable[[Window, Sequence[str]], pl.DataFrame]
 
 @dataclass(frozen=True)
 class Matured:
-    """What scores promise of one window, and what labels say of another one."""
+    """What scores promise of one window, and what labels say of another one.
+
+    Its fields are those of `WindowReport` that have the same names.
+    """
 
     estimate: Estimate | None = None
     performance: Performance | None = None
@@ -69,7 +72,7 @@ def labelled(
         now: The time of the look.
 
     Raises:
-        DataError: What was kept of estimates cannot be read.
+        DataError: The log cannot be read.
     """
     stretch = windows.evidence(of)
     rows = predictions(Window(start=stretch.start, end=max(of.end, window.end)), COLUMNS)

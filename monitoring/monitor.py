@@ -2,8 +2,8 @@
 
 The order is that of the causes: whether data are whole, whether serving computes what training
 would, whether inputs or scores have moved; and, on the newest labels that are due, whether the
-model has lost. What is found is kept as a `WindowReport` and put on the ledger; it asks for
-nothing: `monitoring.requests.notice` takes the findings.
+model has lost. What is found is a `WindowReport`. It tells nobody and asks for nothing: that is
+what `monitoring.rounds` is for.
 
 A window is judged as often as one likes. What its labels are is fixed by its own end and not by
 the time of the look, so each window of labels is judged by one window of requests, also after an
@@ -21,12 +21,11 @@ import polars as pl
 from feature_repo import predictions
 from feature_repo.catalog import UseCaseCode
 from feature_repo.profile.reference import Reference
-from mlplatform.contracts import Decision, OnlineLayout, Window
-from mlplatform.contracts.drift import DriftReport
-from mlplatform.contracts.retrain import Finding
+from mlplatform.contracts import OnlineLayout, Window
+from mlplatform.contracts.drift import DriftCalibration, DriftReport
 from mlplatform.contracts.skew import SkewReport
 from mlplatform.contracts.watch import LayerHealth, Wholeness, WindowReport
-from mlplatform.errors import DataError, LedgerError, ModelError, shorten
+from mlplatform.errors import DataError, ModelError, shorten
 from mlplatform.ledger import Ledger
 from monitoring import drift, kept, layers, served, skew, verdict, whole, windows
 from monitoring.champion import Watched
@@ -40,6 +39,8 @@ _PIPELINE: Final = ("run", "training_set", "rollout")
 
 Labels = Callable[[datetime, datetime], pl.DataFrame]
 """The labels of predictions since a time, as they are known at another."""
+Detect = Callable[[pl.DataFrame, pl.DataFrame, DriftCalibration, Window, Path | None], DriftReport]
+"""As `monitoring.drift.detect`."""
 History = Callable[[datetime], Any]
 """A feature store whose offline history reaches a time."""
 
@@ -53,10 +54,11 @@ class Monitor:
         archive: Root of the archived prediction log.
         out: Where reports are kept, see `monitoring.kept`.
         labels: Reads the labels.
-        ledger: Where findings are recorded.
+        ledger: What training and rollouts did.
         watched: Loads a version; raises ModelError where it is not to be trusted.
         history: Opens the offline store; None: served vectors are not audited.
-        pages: Evidently's pages to keep; 0: none is drawn, which saves half a second a window.
+        pages: Evidently's pages to keep; 0: none is drawn, which saves seconds a window.
+        detect: Compares a window; another one than ours may draw its page later.
     """
 
     def __init__(
@@ -70,22 +72,24 @@ class Monitor:
         watched: Callable[[int], Watched],
         history: History | None = None,
         pages: int = PAGES,
+        detect: Detect = drift.detect,
     ) -> None:
         self._code, self._layout, self._archive, self._out = code, layout, archive, out
         self._labels, self._ledger, self._watched = labels, ledger, watched
-        self._history, self._pages = history, pages
+        self._history, self._pages, self._detect = history, pages, detect
 
     def judge(self, window: Window, now: datetime) -> WindowReport:
-        """Judge a window, keep its report and record its findings; return the report.
+        """Judge a window; return its report.
 
         Args:
             window: One of `monitoring.windows.windows`, which has ended.
             now: The time of the look.
 
         Raises:
-            DataError: The window has not ended, or a report that was kept cannot be read.
+            DataError: The window has not ended, a report that was kept cannot be read, or the log
+                was damaged while it was read.
             ServiceError: A service is out of reach; judge the window again.
-            LedgerError: The ledger's chain is broken.
+            LedgerError: A row of the ledger cannot be read.
         """
         usecase = self._code.spec.name
         if window.end > now:
@@ -100,12 +104,12 @@ class Monitor:
         report = self._inputs(window, now, live, version, model, trouble or doubt)
         if version is not None and not trouble:
             report = self._labelled(report, version, model)
-        report = report.model_copy(update={"layers": self._layers(report, live)})
+        return report.model_copy(update={"layers": self._layers(report, live)})
+
+    def keep(self, report: WindowReport) -> None:
+        """Keep a report, and of Evidently's pages the newest: its window is no longer due."""
         kept.write(self._out, report)
-        kept.forget_pages(self._out, usecase, self._pages)
-        for found in report.findings:
-            self._record(found, report)
-        return report
+        kept.forget_pages(self._out, report.usecase, self._pages)
 
     def _read(self, window: Window) -> tuple[pl.DataFrame, str]:
         """Return the archived rows of a window, and what is wrong with the archive."""
@@ -163,14 +167,14 @@ class Monitor:
             whole=found,
             skew=audit,
             drift=moved,
-            page=str(page) if page.exists() else "",
+            page=str(page) if self._pages and _drawn(moved) else "",
         )
 
     def _audit(self, live: pl.DataFrame, window: Window) -> SkewReport | None:
         if self._history is None or live.is_empty():
             return None
-        store = self._history(window.end)
         try:
+            store = self._history(window.end)
             return skew.audit(self._code, self._layout, store, served.evenly(live, _AUDITED))
         except (DataError, pl.exceptions.PolarsError) as error:  # a request that is no JSON
             return SkewReport(
@@ -197,7 +201,7 @@ class Monitor:
             return DriftReport(window=window, rows=0, verdict="inconclusive", reason=reason)
         rows = served.vectors(live, profile.features, profile.feature_service, version)
         page.parent.mkdir(parents=True, exist_ok=True)
-        return drift.detect(
+        return self._detect(
             reference.rows, rows, profile.calibration, window, page if self._pages else None
         )
 
@@ -226,15 +230,7 @@ class Monitor:
         if found.performance is not None:
             judged = verdict.of_performance(found.performance, of, report.judged_at)
             findings = (*findings, judged)
-        return report.model_copy(
-            update={
-                "findings": findings,
-                "performance": found.performance,
-                "pair": found.pair,
-                "estimate": found.estimate,
-                "hindsight": found.hindsight,
-            }
-        )
+        return report.model_copy(update={"findings": findings, **vars(found)})
 
     def _layers(self, report: WindowReport, live: pl.DataFrame) -> tuple[LayerHealth, ...]:
         spec = self._code.spec
@@ -246,23 +242,7 @@ class Monitor:
             layers.model(report.drift, report.performance),
         )
 
-    def _record(self, found: Finding, report: WindowReport) -> None:
-        """Put a finding on the ledger; the first judgement to that effect stands."""
-        window = found.window.start.isoformat()
-        row = Decision(
-            key=f"{found.usecase}/monitor/{found.watch}/{window}/{found.cause}",
-            usecase=found.usecase,
-            kind="monitor",
-            subject=f"{found.watch}/{window}",
-            verdict=found.cause,
-            reason=found.why or found.cause,
-            evidence={"finding": found.model_dump(mode="json"), "version": report.version},
-            actor="monitoring",
-            at=found.judged_at,
-        )
-        if self._ledger.get(row.key) is None:
-            try:
-                self._ledger.append(row)
-            except LedgerError:
-                if self._ledger.get(row.key) is None:  # nobody was faster: it is broken
-                    raise
+
+def _drawn(moved: DriftReport | None) -> bool:
+    """Return whether there was anything to draw a page of."""
+    return moved is not None and any(one.distance is not None for one in moved.columns)

@@ -46,7 +46,7 @@ def ask(
         raise DataError(f"say what the model of {usecase} must learn of, for example: a new route")
     name = f"{actor}/{uuid.uuid4().hex[:8]}"
     event = Event(usecase=usecase, id=name, at=now, why=f"{why.strip()} ({actor})")
-    return notice(store, ledger, usecase, [event], monitoring, now, approval=monitoring.approval)
+    return notice(store, ledger, usecase, [event], monitoring, now)
 
 
 def approve(

@@ -113,8 +113,6 @@ def notice(
     signals: Sequence[Signal],
     monitoring: Monitoring,
     now: datetime,
-    *,
-    approval: bool = False,
 ) -> History:
     """Take in what was signalled, decide, and put what was decided on the ledger.
 
@@ -128,7 +126,6 @@ def notice(
         signals: Findings and events.
         monitoring: Of the use case's spec.
         now: The time.
-        approval: Whether a person must approve a request before it runs.
 
     Raises:
         DataError: A signal is refused, see `observe`; none of them was taken in.
@@ -140,7 +137,7 @@ def notice(
     def step(history: History) -> History:
         for signal in signals:
             history = observe(history, signal, monitoring, now)
-        return turn(history, monitoring, now, approval=approval)
+        return turn(history, monitoring, now)
 
     return record(store, ledger, store.change(usecase, step, now))
 

@@ -39,9 +39,14 @@ def standing(history: History | None, monitoring: Monitoring, now: datetime) -> 
 def _decision(history: History, monitoring: Monitoring, now: datetime) -> str:
     choice = decide(history, monitoring, now)
     if isinstance(choice, Fire):
-        return f"to train, {choice.request.reason}: {choice.request.why}"
+        return f"to train, {_because(choice.request.reason, choice.request.why)}"
     verb = "waits" if choice.kind == "wait" else "refuses"
-    return f"{verb}, {choice.reason}: {choice.why}"
+    return f"{verb}, {_because(choice.reason, choice.why)}"
+
+
+def _because(reason: str, why: str) -> str:
+    """Return a reason in words; words that begin with the cause name it themselves."""
+    return why if why.startswith(f"{reason}:") else f"{reason}: {why}"
 
 
 def _windows(history: History, monitoring: Monitoring) -> Iterator[Line]:
@@ -75,5 +80,5 @@ def _request(item: Retraining) -> str:
     asked, run = item.request, "" if item.run is None else f", run {item.run}"
     return (
         f"{asked.key} {item.phase}{run}; asked {asked.asked_at:%Y-%m-%d %H:%M} "
-        f"for {asked.reason}: {asked.why}"
+        f"for {_because(asked.reason, asked.why)}"
     )

@@ -26,7 +26,7 @@ from monitoring.history import claim, ended, submitted
 from monitoring.requests import RequestStore, record
 
 CLAIM: Final = timedelta(minutes=5)
-"""Longer than any call of the orchestrator may take before it times out."""
+"""Longer than KFP's eight calls of half a minute; the local runner keeps others away by itself."""
 
 _log: Final = logging.getLogger(__name__)
 

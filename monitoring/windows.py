@@ -3,7 +3,6 @@
 Two monitors, or one that was restarted, judge the same windows, and none of them overlap. Pure.
 """
 
-import math
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -26,16 +25,16 @@ def windows(length_hours: float, since: datetime, until: datetime) -> tuple[Wind
 
 
 def due(length_hours: float, after: datetime, now: datetime, most: int) -> tuple[Window, ...]:
-    """Return the windows that have ended and wait to be judged, oldest first.
+    """Return the newest windows that have ended, oldest first.
 
     Args:
         length_hours: Of each.
-        after: The end of the last window that was judged, or when the first request came.
+        after: When the first request came, or the first window that was judged began.
         now: The time.
         most: Of them; the newest count, as what came long before says nothing of today.
     """
     length = timedelta(hours=length_hours)
-    earliest = now - math.ceil(most + 1) * length
+    earliest = now - (most + 1) * length
     return windows(length_hours, max(after, earliest), now)[-most:]
 
 

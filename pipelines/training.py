@@ -78,7 +78,7 @@ def training_pipeline(settings: PipelineSettings) -> Any:
                     settings,
                     cpu="500m",
                     memory="2Gi",
-                    retries=settings.retries,
+                    retries=retries,
                     secrets=REGISTRY,
                 )
                 give_signing_key(registered, settings)

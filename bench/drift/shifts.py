@@ -15,9 +15,9 @@ import polars as pl
 from bench.drift.data import ROWS, TIME, Days
 from mlplatform.contracts.drift import ColumnThreshold, DriftCalibration
 
-_ROWWISE: Final = 2 / np.sqrt(ROWS)
-"""Standard deviation of the days' means over that of the rows, up to which rows decide: twice that
-of independent rows."""
+_ROWWISE: Final = 1.5 / np.sqrt(ROWS)
+"""Standard deviation of the days' means over that of the rows, up to which rows decide: half as
+much again as of independent rows. A fifth of a standard deviation is then four of the days'."""
 _MORE: Final = 1.5
 _NULLS: Final = (0.03, 0.45)
 """Shares of nulls that can be doubled, and whose double is more than chance."""

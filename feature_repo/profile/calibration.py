@@ -69,7 +69,9 @@ MIN_SHARE: Final = 0.01
 
 _FULL: Final = 0.5
 """Of the median window's rows; one with fewer was cut off by an outage or the reference's end."""
-_NEARLY: Final = 2.0
+_ENOUGH: Final = 0.75
+"""Of the median window's rows, that a window needs to be judged: chance is then a seventh more."""
+_NEARLY: Final = 2.5
 """Windows this many times as far apart as those of independent rows are nearly independent."""
 _MIN_WORTH: Final = 5.0
 """Independent windows; a statistic whose windows are worth fewer follows a trend (a month, a
@@ -189,7 +191,7 @@ def calibrate(
         left_out=left_out,
         window_hours=window_hours,
         rows=int(np.median(sizes)),
-        min_rows=int(np.min(sizes)),
+        min_rows=max(MIN_ROWS, int(min(np.min(sizes), _ENOUGH * np.median(sizes)))),
         windows=len(windows),
         false_alarm_rate=false_alarm_rate,
         statistics=statistics,

@@ -150,4 +150,9 @@ def chance(of: Known, rows: int) -> Mapping[DriftSign, float]:
             "mean": of.std / float(np.sqrt(rows)),
             "spread": _POWER * of.std**_POWER * relative,
         }
+    others = len(of.values) - 1
+    if not of.numeric and others > 0:
+        # 8 n times the squared distance is about chi-squared; so its cube root is nearly normal.
+        cube_root = (others / (8 * rows)) ** (1 / 3)
+        found["distribution"] = float(cube_root * np.sqrt(2 / (9 * others)))
     return found

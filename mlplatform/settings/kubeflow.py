@@ -36,5 +36,5 @@ class KubeflowSettings(Settings):
         description="Certificates that the API's is checked with; empty: the public ones.",
     )
     timeout_seconds: float = Field(
-        default=20, gt=0, le=60, description="Longest wait for one answer, in seconds."
+        default=20, gt=0, le=30, description="Longest wait for one answer, in seconds."
     )

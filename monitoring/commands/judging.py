@@ -53,15 +53,21 @@ def status(options: argparse.Namespace, stop: threading.Event) -> int:
 
 
 def _due(desk: Desk, now: datetime) -> tuple[Window, ...]:
-    last = kept.last(desk.settings.root, desk.spec.name)
-    if last is None:
+    """Return the windows that nobody has judged, also where a person has judged a later one."""
+    judged = kept.judged(desk.settings.root, desk.spec.name)
+    if judged:
+        since = judged[0].start
+    else:
         times = predictions.read(desk.archive, desk.spec.name, columns=["event_time"])
         first = times["event_time"].min()
-        after = first if isinstance(first, datetime) else now
-    else:
-        after = last.window.end
+        since = first if isinstance(first, datetime) else now
     hours, most = desk.spec.monitoring.window_hours, desk.settings.most_windows
-    return windows.due(hours, after, now - _GRACE, most)
+    return tuple(
+        window
+        for window in windows.due(hours, since, now - _GRACE, most)
+        # Not `in`: the spec's length may have changed, and no hour is judged twice.
+        if not any(one.start < window.end and window.start < one.end for one in judged)
+    )
 
 
 def _named(desk: Desk, text: str) -> Window:

@@ -45,7 +45,6 @@ def trigger(options: argparse.Namespace, stop: threading.Event) -> int:
                 (),
                 monitoring,
                 desk.now(),
-                approval=monitoring.approval,
             )
             text = _said(submitter.tick())
         except (ServiceError, StaleError) as error:

@@ -28,7 +28,7 @@ from mlplatform.contracts import (
     UseCase,
 )
 from mlplatform.errors import ModelError, PlatformError
-from pipelines.steps import model_directory
+from pipelines.steps import model_directory, run_record
 
 _LOGGER = logging.getLogger("mlplatform.register")
 
@@ -145,14 +145,14 @@ def _create(
     now: datetime,
 ) -> ModelRef:
     """Run the stages up to the visible version; undo what was begun when one fails."""
-    tags = _tags(spec, training_set, gate, git_commit)
+    tags = run_record.tags(spec, training_set, gate, git_commit)
     run_id = registry.start_run(spec.name, candidate.name, tags, now)
     reservation: Reservation | None = None
     try:
         registry.log(
             run_id,
-            params=_params(spec, candidate),
-            metrics=_metrics(training_set, candidate, contents.evaluation),
+            params=run_record.params(spec, candidate),
+            metrics=run_record.metrics(training_set, candidate, contents.evaluation),
             dataset=Dataset(
                 name=f"{spec.name}_training_set",
                 digest=training_set.digest,
@@ -251,54 +251,7 @@ def _newest(registry: Registry, ref: ModelRef) -> int:
     return ref.version if newest is None else newest.version
 
 
-def _tags(
-    spec: UseCase, training_set: TrainingSet, gate: GateReport, git_commit: str
-) -> dict[str, str]:
-    return {
-        "mlflow.source.git.commit": git_commit,
-        "git_commit": git_commit,
-        "data_digest": training_set.digest,
-        "feature_service": spec.feature_service,
-        "window": f"{training_set.window.start:%Y-%m-%d}/{training_set.window.end:%Y-%m-%d}",
-        **{f"gate.{result.gate}": result.reason for result in gate.results},
-    }
-
-
 def _watched(spec: UseCase) -> dict[str, str]:
     """Return what the reference is made for: with another, the same model is another version."""
     watched = spec.monitoring
     return {"reference": f"windows of {watched.window_hours:g} h, {watched.false_alarm_rate:g}"}
-
-
-def _params(spec: UseCase, candidate: Candidate) -> dict[str, object]:
-    return {
-        **{f"model.{name}": value for name, value in candidate.params.items()},
-        "candidate": candidate.name,
-        "seed": spec.training.seed,
-        "imbalance": spec.training.imbalance,
-        "calibration": spec.training.calibration,
-        "trials": candidate.trials,
-        "best_iteration": candidate.best_iteration,
-    }
-
-
-def _metrics(
-    training_set: TrainingSet, candidate: Candidate, evaluation: Evaluation
-) -> dict[str, float]:
-    measured: dict[str, float] = {}
-    for metric, interval in evaluation.metrics.items():
-        measured[f"test_{metric}"] = interval.estimate
-        measured[f"test_{metric}_low"] = interval.low
-        measured[f"test_{metric}_high"] = interval.high
-    return measured | {
-        "training_loss": candidate.training_loss,
-        "validation_loss": candidate.validation_loss,
-        "dataset_rows": training_set.rows,
-        "train_rows": candidate.train_rows,
-        "test_rows": evaluation.rows,
-        "feature_count": len(candidate.features),
-        "data_age_hours": training_set.data_age_hours,
-        "positive_rate": training_set.positive_rate,
-        "fit_seconds": candidate.fit_seconds,
-        "max_export_difference": candidate.max_export_difference,
-    }

@@ -96,6 +96,15 @@ def test_the_runbooks_name_commands_and_settings_that_exist() -> None:
     assert set() == set(re.findall(r"MLPLATFORM_[A-Z_]+", document)) - variables
 
 
+def test_the_runbooks_name_targets_of_the_makefile() -> None:
+    document = (ROOT / "docs" / "operations.md").read_text()
+    named = set(re.findall(r"`make ([a-z-]+)", document))
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+
+    assert named
+    assert set() == named - targets
+
+
 def change(section: str, **values: Any) -> Callable[[], UseCase]:
     def changed() -> UseCase:
         part = getattr(SPEC, section).model_copy(update=values)

@@ -44,7 +44,7 @@ class Platform:
     def demo(
         self, as_of: str = AS_OF, *, replay_days: float = 0, rate: float = 100
     ) -> "subprocess.CompletedProcess[str]":
-        replay = ["--replay-days", str(replay_days), "--rate", str(rate), "--no-rollouts"]
+        replay = ["--replay-days", str(replay_days), "--rate", str(rate), "--only-traffic"]
         return self.python(*self.command[1:], "--as-of", as_of, *replay)
 
     def python(self, *arguments: str) -> "subprocess.CompletedProcess[str]":

@@ -227,7 +227,7 @@ def full(**values: Any) -> Told:
         "days": tuple(map(day, range(DAYS))),
         "rollouts": (
             Rolled(
-                title="version 2 is to take over, trained for drift", number=1, version=2,
+                title="version 2 is to take over (retraining: drift)", number=1, version=2,
                 champion=1, phase="promoted", reason="no worse by the margin", hours=74,
                 turns=("started", "verified", "canary", "promoted"),
             ),

@@ -45,7 +45,7 @@ def after(windows: int, loop: Loop, **changes: bool) -> Callable[[Day], None]:
 def test_the_feed_stops_only_when_a_retraining_is_over_and_a_broken_version_comes_last() -> None:
     loop = Loop()
     broken: list[int] = []
-    planned = acts(loop, "weather", lambda: broken.append(len(loop.lived)))  # type: ignore[arg-type]
+    planned = acts(loop, "weather", 2, lambda: broken.append(len(loop.lived)))  # type: ignore[arg-type]
 
     # What a window showed is known before it is asked whether the act is over.
     lived = play(loop, planned, windows(20), after(4, loop, retrained=True))  # type: ignore[arg-type]
@@ -57,7 +57,7 @@ def test_the_feed_stops_only_when_a_retraining_is_over_and_a_broken_version_come
 
 
 def test_a_use_case_without_a_required_feed_has_two_acts() -> None:
-    planned = acts(Loop(), None, lambda: None)  # type: ignore[arg-type]
+    planned = acts(Loop(), None, 2, lambda: None)  # type: ignore[arg-type]
 
     assert [WORLD, BROKEN] == [act.title for act in planned]
 
@@ -83,7 +83,8 @@ def story(**changes: Any) -> dict[str, bool]:
     days = [day.model_copy(update={"act": renamed[day.act]}) for day in told.days]
     run = stories.line(8, "run", "training-1", "registered", "flight_delay version 2")
     days[8] = days[8].model_copy(update={"decisions": (*days[8].decisions, run)})
-    given = {"days": days, "rolled": told.rollouts, "traffic": told.traffic, "feed": "weather"}
+    given = {"days": days, "rolled": told.rollouts, "traffic": told.traffic}
+    given |= {"feed": "weather", "broken": 3}
     found = claims(**given | changes)  # type: ignore[arg-type]
     return {claim.text: claim.held for claim in found}
 
@@ -98,7 +99,7 @@ def test_in_the_full_story_every_claim_holds() -> None:
     [
         ({"days": stories.full().days[:5]}, ("drift is named", "one retraining", "registers")),
         ({"rolled": ()}, ("takes over", "rolled back")),
-        ({"rolled": stories.full().rollouts[::-1]}, ("takes over", "rolled back")),
+        ({"broken": 2}, ("takes over", "rolled back")),
         ({"feed": "another"}, ("data fault",)),
         ({"traffic": replayed(lost=1)}, ("No request is lost",)),
         ({"traffic": replayed(equal=9)}, ("what training computes",)),
@@ -114,6 +115,15 @@ def test_a_claim_that_was_not_so_does_not_hold(
     for text in broken:
         (claim,) = [name for name in found if text in name]
         assert not found[claim], claim
+
+
+def test_where_no_new_version_came_the_broken_one_is_not_told_in_its_place() -> None:
+    told = stories.full()
+    found = claims(told.days, told.rollouts[1:], told.traffic, feed="weather", broken=3)
+
+    seen = {claim.text: claim.seen for claim in found}
+    assert "it was not rolled out" == seen["The new version takes over on evidence"]
+    assert "version 3 rolled back after 14 h" in seen["The broken version is rolled back"]
 
 
 def test_a_second_request_breaks_the_claim_that_the_trigger_asks_once() -> None:

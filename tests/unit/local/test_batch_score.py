@@ -7,10 +7,12 @@ import pytest
 
 from feature_repo import catalog
 from local.batch_score import found, main, manifest_of, parser, window
+from local.told import ended
 from local.workspace import Workspace
 from mlplatform.contracts import Window
 from mlplatform.errors import DataError, PlatformError
 from pipelines.steps.batch_score import BatchScores
+from tests.unit.local import stories
 
 CODE = catalog.load("flight_delay")
 DAY = timedelta(days=1)
@@ -61,11 +63,22 @@ def test_a_window_is_a_day_long_unless_both_ends_are_given(
 
 
 def test_without_a_window_the_last_day_before_the_demos_moment_is_scored(tmp_path: Path) -> None:
-    # The source is the year 2013; the demo stands after seven twelfths of it.
+    # The source is the year 2013; before its story the demo stands after a quarter of it.
     made = window(None, None, Workspace(tmp_path), CODE)
 
     assert DAY == made.end - made.start
-    assert datetime(2013, 8, 2, tzinfo=UTC) == made.end
+    assert datetime(2013, 4, 2, tzinfo=UTC) == made.end
+
+
+def test_after_the_demos_story_it_is_the_last_day_that_was_lived_through(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    story = stories.full()
+    story.write(workspace.summary)
+
+    assert story.end == window(None, None, workspace, CODE).end
+    assert None is ended(workspace.summary, "another")
+    workspace.summary.write_text("{")
+    assert None is ended(workspace.summary, story.usecase)
 
 
 def test_a_window_that_ends_before_it_starts_is_refused(tmp_path: Path) -> None:
@@ -84,10 +97,10 @@ def test_a_time_that_is_none_is_refused_by_the_command_line(
 def test_a_use_case_that_nobody_made_is_said(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit) as ended:
+    with pytest.raises(SystemExit) as stopped:
         main(["--usecase", "nothing", "--root", str(tmp_path)])
 
-    assert 1 == ended.value.code
+    assert 1 == stopped.value.code
     assert "there is no use case 'nothing'" in capsys.readouterr().out
 
 

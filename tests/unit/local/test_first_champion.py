@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from local.demo import _has_champion
 from local.first_champion import first_champion
 from local.workspace import Workspace
 from mlplatform.clients.registry import Registry
@@ -51,13 +50,11 @@ def workspace(tmp_path: Path) -> Workspace:
 
 def test_the_challenger_becomes_the_first_champion_once(workspace: Workspace) -> None:
     registry, ledger = Aliases(challenger=1), Ledger(workspace.ledger_url)
-    before = _has_champion(workspace, USECASE)
     found = [first_champion(registry, ledger, USECASE) for _ in range(2)]
 
     assert [1, 1] == [version.version for version in found]
     assert {"challenger": 1, "champion": 1} == registry.versions
     assert ["promoted"] == [row.decision.verdict for row in ledger.entries(USECASE, "route")]
-    assert (False, True) == (before, _has_champion(workspace, USECASE))
 
 
 def test_a_champion_that_is_there_stays_whoever_challenges_it(workspace: Workspace) -> None:
@@ -70,10 +67,3 @@ def test_a_champion_that_is_there_stays_whoever_challenges_it(workspace: Workspa
 def test_without_a_version_the_next_step_is_named(workspace: Workspace) -> None:
     with pytest.raises(NotFoundError, match="run `make demo`"):
         first_champion(Aliases(), Ledger(workspace.ledger_url), USECASE)
-
-
-def test_a_champion_whose_registry_is_gone_is_none(workspace: Workspace) -> None:
-    first_champion(Aliases(challenger=1), Ledger(workspace.ledger_url), USECASE)
-    (workspace.mlflow / "mlflow.db").unlink()
-
-    assert not _has_champion(workspace, USECASE)

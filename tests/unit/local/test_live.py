@@ -1,12 +1,15 @@
 """The live view: what a person sees of a replay."""
 
 import io
+import json
 from typing import Any
 
+import msgspec
 import pytest
 from rich.console import Console
 
 from local import live
+from local.tally import Tally
 from mlplatform.contracts.usecase.operation import LatencyBudget
 
 BUDGET = LatencyBudget(total=50, network=10, features=10, queue=5, inference=15, decision=10)
@@ -52,6 +55,16 @@ def test_without_a_terminal_it_prints_a_state_now_and_then() -> None:
 
     assert "1 of 1,000 requests" in text
     assert "2 of 1,000" not in text
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_before_any_answer_no_latency_is_shown(*, terminal: bool) -> None:
+    nothing = json.loads(msgspec.json.encode(Tally(total=1000, sent=3, lost=3).line()))
+    text = shown(terminal=terminal, lines=[nothing])
+
+    assert "3 of 1,000 requests" in text
+    assert "lost 3" in text
+    assert "nan" not in text
 
 
 @pytest.mark.parametrize("terminal", [True, False])

@@ -1,5 +1,6 @@
 """The times that commands look from."""
 
+import argparse
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -21,6 +22,11 @@ def test_a_time_without_a_zone_is_utc_and_any_other_is_turned_into_it(text: str)
     assert (MIDNIGHT, timedelta()) == (found, found.utcoffset())
 
 
+def test_what_is_no_time_is_refused_with_an_example() -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="'yesterday' is no time: write 2013-"):
+        moment_of("yesterday")
+
+
 def code(*times: datetime) -> Any:
     """A use case whose predictions were made at these times."""
     labels = pl.DataFrame(
@@ -29,7 +35,7 @@ def code(*times: datetime) -> Any:
     return SimpleNamespace(read=lambda _start, _end: {}, labels=lambda _: labels)
 
 
-def test_by_default_it_is_midnight_after_a_quarter_of_the_sources_time() -> None:
+def test_by_default_it_is_the_last_midnight_of_the_first_quarter_of_the_sources_time() -> None:
     first = datetime(2013, 1, 1, 10, tzinfo=UTC)
 
     assert datetime(2013, 1, 4, tzinfo=UTC) == default_moment(

@@ -5,7 +5,9 @@ from the scores, so a model is as good as its scores say.
 """
 
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -58,6 +60,13 @@ def known(days: int = 60) -> Watched:
 
 def traffic(number: int, *, version: int = 1, rows: int = ROWS, **changes: Any) -> pl.DataFrame:
     """Return a day's rows of the archive; `changes` replace columns."""
+    return pl.DataFrame(
+        {**_columns(number, version, rows), **changes}, schema=dict(predictions.SCHEMA)
+    )
+
+
+@cache
+def _columns(number: int, version: int, rows: int) -> Mapping[str, Any]:
     rng = np.random.default_rng(100 + number)
     start = day(number).start
     times = pl.Series(
@@ -78,7 +87,7 @@ def traffic(number: int, *, version: int = 1, rows: int = ROWS, **changes: Any) 
     ]
     scores = _scores(rng, rows)
     ages = [timedelta(minutes=10)] * len(LAYOUT.views)
-    columns = {
+    return {
         "gateway": ["g"] * rows,
         "sequence": [number * 10_000 + n for n in range(rows)],
         "request_id": names,
@@ -105,7 +114,6 @@ def traffic(number: int, *, version: int = 1, rows: int = ROWS, **changes: Any) 
         "inference_us": [4000] * rows,
         "decision_us": [3000] * rows,
     }
-    return pl.DataFrame({**columns, **changes}, schema=dict(predictions.SCHEMA))
 
 
 def moved(rows: pl.DataFrame, feature: str, by: float) -> pl.DataFrame:

@@ -100,7 +100,7 @@ def drifted(first: int, windows: int = 2) -> tuple[Finding, ...]:
 
 def reach(phase: Phase) -> History:
     """Return a history whose only request, of hour 2, is in this phase."""
-    asked = turn(began(*drifted(0)), MONITORING, at(2), approval=True)
+    asked = turn(began(*drifted(0)), plan(approval=True), at(2))
     key = last(asked).request.key
     if phase == "awaiting_approval":
         return asked

@@ -147,7 +147,7 @@ def test_a_server_that_does_not_take_it_costs_no_more_than_the_timeout(
     with pytest.raises(ServiceError, match=r"the webhook at http://127\.0\.0\.1 ") as raised:
         webhook(receiver.url).send(ALERT)
 
-    assert time.monotonic() - began < SECONDS + 0.5
+    assert time.monotonic() - began < 2 * SECONDS
     assert answer not in {404, 302} or len(receiver.bodies) == 1  # no use in trying again
     assert SECRET not in str(raised.value)
 
@@ -158,7 +158,7 @@ def test_nobody_there_is_an_error_in_time() -> None:
     with pytest.raises(ServiceError, match="cannot be reached"):
         webhook(f"http://127.0.0.1:{free_port()}/").send(ALERT)
 
-    assert time.monotonic() - began < SECONDS + 0.5
+    assert time.monotonic() - began < 2 * SECONDS
 
 
 @pytest.mark.parametrize(

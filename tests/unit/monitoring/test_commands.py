@@ -6,6 +6,7 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -79,9 +80,8 @@ def drifted(place: Path, *, approval: bool) -> str:
         Ledger(url),
         NAME,
         found,
-        CODE.spec.monitoring,
+        CODE.spec.monitoring.model_copy(update={"approval": approval}),
         day(1).end,
-        approval=approval,
     )
     assert history.last is not None
     return history.last.request.key
@@ -104,6 +104,7 @@ def drifted(place: Path, *, approval: bool) -> str:
             "x",
             id="never queued",
         ),
+        pytest.param(("rules", *USECASE, "--out", "/no/such/folder"), "/no/such", id="no folder"),
     ],
 )
 def test_what_cannot_be_done_is_said_and_ends_with_1(
@@ -158,6 +159,18 @@ def test_windows_before_any_model_are_judged_each_once(run: Run, place: Path) ->
     lines = [line for line in first[1].splitlines() if "inconclusive" in line]
     assert 14 == len(lines)  # the newest; years have passed since
     assert (0, f"{NAME}: no window is due\n") == second[:2]
+
+
+def test_windows_before_one_that_a_person_judged_are_still_due(run: Run) -> None:
+    named = [f"{datetime.now(UTC) - timedelta(days=days):%Y-%m-%d}" for days in (10, 3)]
+    for start in named:
+        assert 0 == run("judge", *USECASE, "--window", start)[0]
+    out = run("judge", *USECASE)[1]
+
+    starts = [line[:10] for line in out.splitlines() if "inconclusive" in line]
+    assert 8 == len(starts)  # of ten whole days the other ones
+    assert set(named).isdisjoint(starts)
+    assert f"{NAME}: no window is due\n" == run("judge", *USECASE)[1]
 
 
 def test_the_status_says_what_is_waited_for(run: Run, place: Path) -> None:

@@ -265,7 +265,7 @@ def test_smaller_windows_get_wider_thresholds() -> None:
     wide = calibrate(reference, window_hours=24, false_alarm_rate=0.01, rows=40)
     narrow = made(reference)
 
-    assert 40 == wide.rows == wide.min_rows
+    assert (40, 30) == (wide.rows, wide.min_rows)
     assert of(wide, "normal").detectable > 1.4 * of(narrow, "normal").detectable  # type: ignore[operator]
 
 

@@ -83,11 +83,23 @@ def test_a_registered_model_gained_when_its_newest_rollout_promoted_it(
     story.ran("r1", 1)
     story.ran("r2", 2)
     story.rolled(1, "promoted")
-    story.rolled(3, "rolled_back")
     story.rolled(2, "promoted", usecase="another")
     story.rolled(2, *phases)
 
     assert gained is story.gain("r2")
+
+
+@pytest.mark.parametrize("phase", ["pending", "promoted", "rolled_back"])
+def test_a_version_that_a_later_one_overtook_before_its_rollout_gained_nothing(
+    story: Story, phase: str
+) -> None:
+    story.ran("r9", 9)
+    story.ran("r10", 10)
+    story.rolled(10, phase)
+
+    assert False is story.gain("r9"), "or its request would be in flight for ever"
+    story.rolled(9, "promoted")
+    assert True is story.gain("r9"), "its own rollout tells more"
 
 
 @pytest.mark.parametrize("verdict", ["rejected", "failed", "duplicate"])

@@ -26,17 +26,18 @@ def test_reports_come_back_by_the_time_of_their_windows(tmp_path: Path) -> None:
     for one in reversed(reports):
         kept.write(tmp_path, one)
 
-    assert tuple(reports) == kept.read(tmp_path, NAME)
+    assert tuple(reports) == kept.newest(tmp_path, NAME, 99)
     assert tuple(reports[3:]) == kept.newest(tmp_path, NAME, 2)
     assert reports[4] == kept.last(tmp_path, NAME)
     assert reports[1] == kept.last(tmp_path, NAME, day(2).start)
     assert reports[2] == kept.one(tmp_path, NAME, day(2))
+    assert tuple(day(number) for number in range(5)) == kept.judged(tmp_path, NAME)
 
 
 def test_nothing_is_known_of_a_use_case_that_was_never_judged(tmp_path: Path) -> None:
     kept.write(tmp_path, report(0))
 
-    assert () == kept.read(tmp_path, "another")
+    assert () == kept.newest(tmp_path, "another", 99)
     assert kept.last(tmp_path, "another") is None
     assert kept.last(tmp_path, NAME, day(0).start) is None
     assert kept.one(tmp_path, NAME, day(1)) is None
@@ -57,9 +58,21 @@ def test_a_report_is_whole_at_every_moment_however_many_write_it(tmp_path: Path)
     assert [kept.REPORT] == [path.name for path in kept.folder(tmp_path, NAME, day(0)).iterdir()]
 
 
+@pytest.mark.parametrize("keep", [0, 1, 4, 14])
+def test_the_pages_of_the_newest_windows_are_kept(tmp_path: Path, keep: int) -> None:
+    pages = [kept.folder(tmp_path, NAME, day(number)) / kept.PAGE for number in range(10)]
+    for number, page in enumerate(pages):
+        kept.write(tmp_path, report(number))
+        page.touch()
+        kept.forget_pages(tmp_path, NAME, keep)
+
+    assert pages[max(10 - keep, 0) :] == [page for page in pages if page.exists()]
+    assert 10 == len(kept.newest(tmp_path, NAME, 99))
+
+
 def test_a_damaged_report_is_refused_by_name(tmp_path: Path) -> None:
     path = kept.write(tmp_path, report(0))
     path.write_text("{}")
 
     with pytest.raises(DataError, match=str(path)):
-        kept.read(tmp_path, NAME)
+        kept.newest(tmp_path, NAME, 99)

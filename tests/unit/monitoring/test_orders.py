@@ -170,4 +170,4 @@ def test_a_run_shows_in_cooldown_budget_and_requests() -> None:
 def test_what_it_waits_for_is_named() -> None:
     assert "decision: waits, in_flight" in said(reach("awaiting_approval"))
     fault = said(began(finding(0, "data_fault", "flights", why="no rows")))
-    assert "decision: refuses, data_fault: data_fault: flights: no rows" in fault
+    assert "decision: refuses, data_fault: flights: no rows" in fault

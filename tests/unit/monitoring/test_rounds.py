@@ -1,13 +1,17 @@
 """Window after window: the trigger, people and the review queue hear of each, once."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, NoReturn
 
 import polars as pl
 import pytest
 
+from mlplatform.errors import ServiceError
 from mlplatform.ledger import Ledger
 from mlplatform.reviews import ReviewStore
+from monitoring import kept
 from monitoring.champion import Watched
 from monitoring.channels import Console
 from monitoring.monitor import Monitor
@@ -79,3 +83,31 @@ def test_days_of_a_broken_feed_ask_for_nothing(tmp_path: Path, version: Watched)
 
     assert ["healthy"] + 3 * ["data_fault"] == [found.findings[0].cause for found, _ in judged]
     assert () == judged[-1][1].retrainings
+
+
+class Away:
+    """A part whose database is out of reach."""
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise ServiceError(f"{name}: the database is away")
+
+
+@pytest.mark.parametrize("part", ["ledger", "requests", "reviews", "outbox"])
+def test_a_window_counts_as_judged_when_all_have_heard_of_it(
+    tmp_path: Path, version: Watched, part: str
+) -> None:
+    name, told, away = CODE.spec.name, io.StringIO(), Away()
+    archive(tmp_path / "archive", 0, moved(traffic(0), "temp", 2.0))
+    whole = rounds(tmp_path, version, told)
+    broken: dict[str, Any] = {part: away}
+    with pytest.raises(ServiceError):
+        replace(whole, **broken).go(day(0), day(0).end)
+    before = kept.last(tmp_path / "out", name)
+    report, history = whole.go(day(0), day(0).end)
+
+    assert before is None
+    assert report == kept.last(tmp_path / "out", name)
+    assert report.findings == history.findings
+    key = f"{name}/monitor/inputs/{day(0).start.isoformat()}/input_drift"
+    assert [key] == [entry.decision.key for entry in whole.ledger.entries(name, "monitor")]
+    assert 1 == told.getvalue().count("InputDrift")

@@ -33,7 +33,7 @@ class Trigger(RuleBasedStateMachine):
 
     @initialize(number=st.integers(0, len(PLANS) - 1), approval=st.booleans())
     def begins(self, number: int, approval: bool) -> None:
-        self.plan, self.approval = PLANS[number], approval
+        self.plan = PLANS[number].model_copy(update={"approval": approval})
         self.now = at(4)
         self.history = History(usecase=USECASE, began=START)
         self.told: dict[tuple[str, Window], Finding] = {}
@@ -72,13 +72,13 @@ class Trigger(RuleBasedStateMachine):
     @rule()
     def it_decides(self) -> None:
         before = self.history
-        after = turn(before, self.plan, self.now, approval=self.approval)
+        after = turn(before, self.plan, self.now)
         if len(after.retrainings) and after.last != before.last:
             self.it_asks_rightly(before, after)
         else:
             assert (after == before) == (after is before)
         self.history = after
-        assert after is turn(after, self.plan, self.now, approval=self.approval) or after.in_flight
+        assert after is turn(after, self.plan, self.now) or after.in_flight
 
     @rule(yes=st.booleans())
     def a_person_answers(self, yes: bool) -> None:

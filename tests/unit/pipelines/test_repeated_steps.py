@@ -2,23 +2,21 @@
 
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
 from mlplatform.contracts import ModelRef
 from mlplatform.errors import ModelError
-from pipelines import tasks
+from pipelines import versions
 
 
-def test_the_champion_is_fetched_anew_and_refused_for_the_same_reason(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_version_is_fetched_anew_and_refused_for_the_same_reason(tmp_path: Path) -> None:
     class Registry:
         def download(self, _name: str, _version: int, to: Path) -> Path:
             to.mkdir()  # as MLflow's adapter: it must not exist
             return to
 
-    monkeypatch.setattr(tasks, "_registry", Registry)
     now = datetime(2013, 7, 1, tzinfo=UTC)
     ref = ModelRef(
         name="m", version=1, digest="d", uri="u", signature="s", run_id="r", created=True,
@@ -27,4 +25,6 @@ def test_the_champion_is_fetched_anew_and_refused_for_the_same_reason(
 
     for _ in range(2):
         with pytest.raises(ModelError, match=r"lacks .*model\.onnx"):
-            tasks._verified(ref, tmp_path / "champion")
+            versions.verified(
+                cast("Any", Registry()), ref, tmp_path / "public.pem", tmp_path / "champion"
+            )

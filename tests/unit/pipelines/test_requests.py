@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from mlplatform.contracts.retrain import owner, ownership_key
 from mlplatform.ledger import Ledger
 from pipelines import steps, tasks
+from pipelines.earlier_runs import take_request
 from pipelines.journal import Journal
 
 USECASE, KEY = "flight_delay", "k" * 32
@@ -77,7 +79,7 @@ def test_without_a_request_none_is_taken(ledger: Ledger, tmp_path: Path) -> None
 
 def test_requests_of_two_use_cases_do_not_meet(ledger: Ledger) -> None:
     for usecase in (USECASE, "another"):
-        tasks._take(usecase, KEY, f"run of {usecase}", {})
+        take_request(ledger, usecase, KEY, f"run of {usecase}", {}, datetime.now(UTC))
 
     assert [f"run of {USECASE}", "run of another"] == [
         owner(row.decision) for row in ledger.entries(kind="retrain")
