@@ -17,6 +17,7 @@ AGAIN ?=
 WATCH ?=
 REQUEST ?=
 LABEL ?=
+KEY ?=
 # Through the environment: whatever they hold, no shell reads it.
 export REASON REQUEST
 
@@ -103,12 +104,12 @@ trigger: setup ## How the retraining trigger stands: windows, what it waits for,
 	@$(BIN)/python -m local.retraining trigger --usecase $(USECASE)
 
 .PHONY: approve
-approve: setup ## Let the request run that waits for approval
-	@$(BIN)/python -m local.retraining approve --usecase $(USECASE) --reason "$$REASON"
+approve: setup ## Let the request run that waits for approval: KEY= (the one that waits), REASON=
+	@$(BIN)/python -m local.retraining approve --usecase $(USECASE) $(if $(KEY),--key $(KEY)) --reason "$$REASON"
 
 .PHONY: deny
-deny: setup ## Refuse the request that waits for approval
-	@$(BIN)/python -m local.retraining deny --usecase $(USECASE) --reason "$$REASON"
+deny: setup ## Refuse the request that waits for approval: KEY= (the one that waits), REASON=
+	@$(BIN)/python -m local.retraining deny --usecase $(USECASE) $(if $(KEY),--key $(KEY)) --reason "$$REASON"
 
 .PHONY: reset-trigger
 reset-trigger: setup ## Let the trigger train again after runs that brought no better model

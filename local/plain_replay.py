@@ -4,16 +4,19 @@ from datetime import datetime, timedelta
 
 from rich.console import Console
 
+from feature_repo import layout as layouts
 from feature_repo import store as stores
 from feature_repo.catalog import UseCaseCode
+from local.audited import audited
 from local.live_traffic import LiveTraffic
-from local.parity import parity
 from local.progress import Progress
-from local.replayed import Replayed, outcome, with_vectors
+from local.replayed import Replayed, outcome
 from local.serving import serving
 from local.staging import bring_up_to_date
 from local.workspace import Workspace
 from mlplatform.contracts import Window
+from monitoring import past
+from monitoring.skew import audit
 
 
 def replay_only(
@@ -42,9 +45,9 @@ def replay_only(
             traffic.until(end)
             ledger, archived = traffic.ledger(), traffic.archived()
     progress.say("replay", f"{ledger.height:,} sent, {archived.height:,} rows in the archive")
-    compared = parity(code, with_vectors(archived), workspace.replay / "offline", end)
-    progress.say(
-        "parity", f"{compared.equal:,} of {compared.rows:,} logged vectors equal the offline join"
-    )
+    store = past.history(code.spec.name, workspace.replay / "offline")(end)
+    report = audit(code, layouts.load(code.spec.name), store, archived)
+    progress.say("audit", report.reason)
+    compared = audited([report])
     window = Window(start=start, end=end)
     return outcome(code, running.model.version, window, per_second, ledger, archived, compared)

@@ -10,11 +10,8 @@ from rich.text import Text
 
 from feature_repo.catalog import UseCaseCode
 from local import live
-from local.parity import Parity
+from local.audited import Audited
 from mlplatform.contracts import Contract, UtcDatetime, Window
-
-PARITY_ROWS: Final = 10_000
-"""At least so many vectors are joined again offline, spread evenly over the window."""
 
 OK: Final = 200
 """The status of a good answer."""
@@ -61,16 +58,6 @@ class Replayed(Contract):
         return not broken and whole
 
 
-def with_vectors(archived: pl.DataFrame) -> pl.DataFrame:
-    """Return the rows whose features were read, evenly thinned to what is compared offline."""
-    # A request whose features came too late, or that found no route, was answered without them.
-    unread = pl.col("reasons").list.eval(pl.element().str.starts_with("features_")).list.any()
-    whole = archived.filter(~unread.fill_null(value=False), pl.col("features").list.len() > 0).sort(
-        "event_time"
-    )
-    return whole.gather_every(max(1, whole.height // PARITY_ROWS))
-
-
 def outcome(
     code: UseCaseCode,
     version: int,
@@ -78,7 +65,7 @@ def outcome(
     per_second: float,
     ledger: pl.DataFrame,
     archived: pl.DataFrame,
-    compared: Parity,
+    compared: Audited,
 ) -> Replayed:
     """Compare what clients were told with what was logged.
 

@@ -7,7 +7,6 @@ once. It refuses what the trigger refuses.
 
 import argparse
 import contextlib
-import getpass
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -26,6 +25,7 @@ from local.workspace import Workspace
 from mlplatform.contracts.retrain import History
 from mlplatform.errors import DataError, PlatformError
 from mlplatform.ledger import Ledger
+from mlplatform.people import actor
 from mlplatform.reviews import ReviewStore
 from monitoring import orders
 from monitoring.gain import gain
@@ -62,7 +62,6 @@ class _Desk:
         self.ledger = Ledger(self.workspace.ledger_url, create=False)
         self.store = RequestStore(self.workspace.ledger_url)
         self.reviews = ReviewStore(self.workspace.ledger_url)
-        self.who = getpass.getuser()
 
     def now(self) -> datetime:
         """Return the servers' time."""
@@ -124,7 +123,7 @@ def _retrain(desk: _Desk, options: argparse.Namespace) -> None:
             desk.usecase,
             desk.monitoring,
             options.reason,
-            desk.who,
+            actor(),
             desk.now(),
         )
     desk.bring_about()
@@ -141,13 +140,13 @@ def _trigger(desk: _Desk, _options: argparse.Namespace) -> None:
 def _answer(desk: _Desk, options: argparse.Namespace) -> None:
     order = orders.approve if options.command == "approve" else orders.deny
     now = desk.now()
-    order(desk.store, desk.ledger, desk.usecase, options.key, desk.who, options.reason, now)
+    order(desk.store, desk.ledger, desk.usecase, options.key, actor(), options.reason, now)
     desk.bring_about()
     desk.show()
 
 
 def _reset(desk: _Desk, options: argparse.Namespace) -> None:
-    orders.reset(desk.store, desk.ledger, desk.usecase, desk.who, options.reason, desk.now())
+    orders.reset(desk.store, desk.ledger, desk.usecase, actor(), options.reason, desk.now())
     desk.show()
 
 
@@ -159,7 +158,7 @@ def _review(desk: _Desk, options: argparse.Namespace) -> None:
             desk.usecase,
             options.request,
             None if options.label == "none" else int(options.label),
-            reviewer=desk.who,
+            reviewer=actor(),
             now=desk.now(),
             note=options.note,
             again=options.again,

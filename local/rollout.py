@@ -6,7 +6,6 @@ It refuses what the state machine refuses.
 """
 
 import argparse
-import getpass
 import sys
 import time
 from datetime import datetime
@@ -31,6 +30,7 @@ from mlplatform.clients.registry import Registry
 from mlplatform.contracts import Rollout, Statistics
 from mlplatform.errors import NotFoundError, PlatformError
 from mlplatform.ledger import Ledger
+from mlplatform.people import actor
 from mlplatform.settings import RegistrySettings
 from serving.rollout import machine
 from serving.rollout.evidence import EvidenceReader
@@ -136,11 +136,12 @@ class _Desk:
 
 
 def _rollout(desk: _Desk, options: argparse.Namespace) -> None:
+    who = actor()
     with mlflow_server(desk.workspace.mlflow) as server:
         asked = desk.orders.start(
             Registry(RegistrySettings(tracking_uri=server.url)),
             options.version,
-            actor=getpass.getuser(),
+            actor=who,
             reason=options.reason,
             again=options.again,
         )
@@ -149,7 +150,7 @@ def _rollout(desk: _Desk, options: argparse.Namespace) -> None:
 
 
 def _order(desk: _Desk, options: argparse.Namespace) -> None:
-    asked = desk.orders.give(options.command, actor=getpass.getuser(), reason=options.reason)
+    asked = desk.orders.give(options.command, actor=actor(), reason=options.reason)
     desk.console.print(f"{options.command} of rollout {asked.id} is asked for\n")
     desk.show()
 

@@ -3,7 +3,7 @@
 What the story is about is in `local.acts`, how a window is lived through in `local.loop`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 import polars as pl
@@ -15,12 +15,12 @@ from feature_repo.catalog import UseCaseCode
 from feature_repo.labels import labels_of
 from local import staging
 from local.acts import acts, claims, play
+from local.audited import audited
 from local.broken_model import register_broken
 from local.followed import Followed, Rolled
 from local.live_traffic import LiveTraffic
 from local.loop import Loop
 from local.pages import Pages
-from local.parity import Parity
 from local.progress import Progress
 from local.replayed import outcome
 from local.serving import Serving, serving
@@ -28,6 +28,7 @@ from local.told import Day, Line, Told, line
 from local.workspace import Workspace, git_commit
 from mlplatform.contracts import Window
 from mlplatform.contracts.performance import PairedPerformance
+from mlplatform.contracts.skew import SkewReport
 from mlplatform.ledger import Ledger
 from mlplatform.signing import KeyPair
 from monitoring.cohort import COLUMNS
@@ -83,7 +84,7 @@ def perform(
     end = lived[-1].window.end
     replayed = outcome(
         code, running.model.version, Window(start=start, end=end), per_second, ledger, archived,
-        _audited(lived),
+        audited(_audits(lived)),
     )  # fmt: skip
     return Told(
         usecase=spec.name,
@@ -122,23 +123,11 @@ class _Broken:
         self._followed.ask(ref.version, title)
 
 
-def _audited(days: Sequence[Day]) -> Parity:
-    """Return how served vectors compare with the offline join, while no feed was stopped.
-
-    Answers that said themselves that their features were not read are not compared.
-    """
-    found = [day.report.skew for day in days if not day.withheld and day.report.skew is not None]
-    differing: dict[str, int] = {}
-    unread = 0
-    for report in found:
-        unread += max((item.announced for item in report.features), default=0)
-        for item in report.features:
-            silent = item.mismatched - item.announced
-            if silent:
-                differing[item.feature] = differing.get(item.feature, 0) + silent
-    rows = sum(report.rows for report in found)
-    wrong = sum(report.mismatched_rows for report in found)
-    return Parity(rows - unread, rows - wrong, differing)
+def _audits(days: Sequence[Day]) -> Iterator[SkewReport]:
+    """Yield how served vectors compare with the offline join, while no feed was stopped."""
+    for day in days:
+        if day.report.skew is not None and not day.withheld:
+            yield day.report.skew
 
 
 def _replaced(

@@ -72,6 +72,7 @@ def report(code: UseCaseCode, layout: OnlineLayout, found: Replay) -> SkewReport
         window=_window(found.rows),
         rows=found.rows.height,
         mismatched_rows=int(wrong.any(axis=1).sum()),
+        announced_rows=int((wrong.any(axis=1) & unread).sum()),
         left_out=found.left_out,
         features=tuple(features),
         views=in_step,

@@ -75,6 +75,9 @@ class SkewReport(Contract):
     window: Window | None = Field(description="Event times compared; None: there were none.")
     rows: int = Field(ge=0, description="Compared.")
     mismatched_rows: int = Field(ge=0, description="With at least one feature that differed.")
+    announced_rows: int = Field(
+        default=0, ge=0, description="Of these, answers that said that features were not read."
+    )
     left_out: dict[str, int] = Field(default={}, description="Rows not compared, by reason.")
     features: tuple[FeatureSkew, ...] = Field(
         default=(), description="Those that differed, most rows first."

@@ -1,13 +1,13 @@
 """The trigger: bringing about what it asks for, and what people tell it."""
 
 import argparse
-import getpass
 import sys
 import threading
 from typing import Final
 
 from mlplatform.contracts.retrain import History
-from mlplatform.errors import DataError, ServiceError, StaleError, shorten
+from mlplatform.errors import ServiceError, StaleError, shorten
+from mlplatform.people import actor
 from monitoring import orders
 from monitoring.commands.desk import Desk
 from monitoring.gain import gain
@@ -62,7 +62,7 @@ def trigger(options: argparse.Namespace, stop: threading.Event) -> int:
 def ask(options: argparse.Namespace, stop: threading.Event) -> int:
     """Tell the trigger of something outside the data that a model must learn of."""
     del stop
-    desk, who = Desk(options.usecase), _who(options)
+    desk, who = Desk(options.usecase), actor(options.actor)
     _print(
         orders.ask(
             desk.requests,
@@ -88,7 +88,7 @@ def answer(options: argparse.Namespace, stop: threading.Event) -> int:
             desk.ledger,
             desk.spec.name,
             options.key,
-            _who(options),
+            actor(options.actor),
             options.reason,
             desk.now(),
         )
@@ -100,19 +100,9 @@ def reset(options: argparse.Namespace, stop: threading.Event) -> int:
     """Let the trigger ask again after runs without gain."""
     del stop
     desk = Desk(options.usecase)
-    name, who = desk.spec.name, _who(options)
+    name, who = desk.spec.name, actor(options.actor)
     _print(orders.reset(desk.requests, desk.ledger, name, who, options.reason, desk.now()))
     return 0
-
-
-def _who(options: argparse.Namespace) -> str:
-    """Return who gives an order: in a pod the user has no name."""
-    if options.actor:
-        return str(options.actor)
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError) as error:
-        raise DataError("say who decides this: --actor NAME") from error
 
 
 def _said(history: History | None) -> str:

@@ -23,7 +23,7 @@ from mlplatform.contracts.performance import (
 )
 from mlplatform.contracts.retrain import Cause, Finding
 from mlplatform.contracts.watch import LayerHealth, Vital, Wholeness, WindowReport
-from tests.unit.local.test_parity import replayed
+from tests.unit.local.replays import replayed
 
 START: Final = datetime(2013, 6, 1, tzinfo=UTC)
 DAY: Final = timedelta(days=1)

@@ -10,7 +10,7 @@ from local.acts import BROKEN, FEED, WORLD, Act, acts, claims, play
 from local.told import Day
 from mlplatform.contracts import Window
 from tests.unit.local import stories
-from tests.unit.local.test_parity import replayed
+from tests.unit.local.replays import replayed
 
 
 @dataclass

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from local.live_report import write_live_report
-from tests.unit.local.test_parity import replayed
+from tests.unit.local.replays import replayed
 
 HOSTILE = "<script>alert('data')</script>"
 

@@ -19,6 +19,7 @@ from mlplatform.reviews import ReviewStore
 from monitoring.requests import RequestStore
 from tests.unit.local.retraining_processes import orchestrator
 from tests.unit.monitoring.signals import USECASE, at, began, last, reach
+from tests.unit.people.nameless import take_the_name
 
 Run = Callable[..., str]
 
@@ -125,6 +126,18 @@ def test_a_person_answers_the_request_that_waits(
 
     assert (phase, runs) == (last(desk.history).phase, desk.runs)
     assert {"approve": "approved", "deny": "denied"}[command] in desk.verdicts()
+
+
+def test_a_user_without_a_name_may_look_and_gives_no_order(
+    desk: Desk, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk.store.write(reach("awaiting_approval"), revision=0)
+    take_the_name(monkeypatch)
+
+    assert "next: `make approve` or `make deny`" in run("trigger")
+    assert "no decision of flight_delay waits for a person" in run("review")
+    assert "error: this user has no name" in run("approve", code=1)
+    assert ("awaiting_approval", 0) == (last(desk.history).phase, desk.runs)
 
 
 def test_the_trigger_follows_a_run_whose_end_nobody_has_told_it(desk: Desk, run: Run) -> None:
