@@ -1,10 +1,11 @@
 """The loop, one window of live traffic after the other.
 
-    serve -> judge -> decide -> retrain -> roll out -> tell
+    serve -> judge and decide -> retrain -> roll out -> tell
 
-Each line of `Loop.live` is one of these, and each is the code that a cluster runs: there the
-gateway answers whoever asks, the monitor and the trigger are jobs on a schedule, the pipeline runs
-on Kubeflow, and an operator drives rollouts. Here they follow each other, in the data's own time.
+`Loop.live` is these lines, and each is the code that a cluster runs: there the gateway answers
+whoever asks, the monitor and the submitter are jobs on a schedule, the pipeline runs on Kubeflow,
+and who hosts the rollout's driver looks for newcomers. Here they follow each other, in the data's
+own time.
 """
 
 from collections.abc import Callable, Collection
@@ -82,10 +83,14 @@ class Loop:
             PlatformError: A part of the platform failed.
         """
         parts = self._parts
+        # Every request is answered and logged, each after the features that were known by then.
         parts.traffic.until(window.end, withheld)
         self._now = window.end
+        # Is the data whole, has the world moved, what do labels say? Trigger and people hear it.
         report, history = parts.rounds.go(window, self._now)
+        # What the trigger asks for is trained: once for each request, on labels that have matured.
         history = parts.submitter.tick() or history
+        # What was registered takes over, or does not, on the evidence of the windows that follow.
         self._roll_out_what_was_registered(history)
         rollout = parts.followed.tell()
         return Day(
