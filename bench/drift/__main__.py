@@ -20,7 +20,7 @@ import polars as pl
 
 from bench.drift import defaults
 from bench.drift.data import START, TIME, Days, drawn, flights
-from bench.drift.shifts import Shift, shifts
+from bench.drift.shifts import Shift, shifts, unseen
 from feature_repo.profile.calibration import calibrate
 from mlplatform.contracts import Window
 from mlplatform.contracts.drift import DriftCalibration, DriftReport
@@ -66,6 +66,7 @@ def _source(
     agree = True
     planted: list[dict[str, Any]] = []
     changed: list[str] = []
+    blind: list[str] = []
     windows_of: list[int] = []
     for days in source:
         calibration = calibrate(days.reference, window_hours=24, false_alarm_rate=RATE)
@@ -83,6 +84,7 @@ def _source(
         for window in days.changed:
             report = detect(days.reference, window, calibration, OF)
             changed.append(f"{window[TIME][0]:%Y-%m-%d}: {report.verdict}: {report.reason}")
+        blind.append(unseen(calibration))
         planted += [
             _planted(days, calibration, shift, asked.triples // len(source), rng)
             for shift in shifts(days, calibration)
@@ -98,6 +100,7 @@ def _source(
     result: dict[str, Any] = {
         "source": source[0].name,
         "columns": len(source[0].reference.columns) - 1,
+        "no_shift_planted": blind,
         "calibration_windows": windows_of,
         "rate": RATE,
         "windows": judged,
@@ -226,6 +229,8 @@ def _show(result: Mapping[str, Any]) -> None:
         f"{result['evidently_windows']} have a drifted column, "
         f"{result['evidently_half_of_columns']} drift as a whole"
     )
+    for columns in result["no_shift_planted"]:
+        print(f"  no shift planted, smallest visible in standard deviations: {columns}")
     same = "the same" if result["same_through_evidently"] else "NOT THE SAME"
     print(f"  {same} through Evidently's page and preset; {result['seconds']:.0f} s")
     print(f"  {len(result['shifts_missed'])} of {len(result['planted'])} planted shifts MISSED")

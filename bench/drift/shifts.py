@@ -1,8 +1,10 @@
 """Shifts that are planted in days, and in which columns each can be told from chance.
 
 A shift of a fifth of a standard deviation is planted where rows differ from each other and days
-hardly do. Where a day has one value for all its rows (the weather) it is invisible in three days;
-there half as much again is planted as the calibration says it sees.
+hardly do, and where the calibration says that it sees one. Where a day has one value for all its
+rows (the weather) it is invisible in three days; there half as much again is planted as the
+calibration says it sees. Beyond five standard deviations nothing is planted: a column that moves
+so far is broken, and what smaller shifts it cannot show is said instead (`unseen`).
 """
 
 from collections.abc import Callable, Iterator
@@ -19,6 +21,9 @@ _ROWWISE: Final = 1.5 / np.sqrt(ROWS)
 """Standard deviation of the days' means over that of the rows, up to which rows decide: half as
 much again as of independent rows. A fifth of a standard deviation is then four of the days'."""
 _MORE: Final = 1.5
+_SMALL: Final = 0.2
+_FARTHEST: Final = 5.0
+"""Standard deviations; beyond, a shift is a breakage."""
 _NULLS: Final = (0.03, 0.45)
 """Shares of nulls that can be doubled, and whose double is more than chance."""
 
@@ -41,14 +46,26 @@ def shifts(days: Days, calibration: DriftCalibration) -> Iterator[Shift]:
         if one.method == "jensenshannon":
             if one.column in {"carrier", "flag"}:
                 yield Shift("two categories swapped", one.column, _swap(one.column))
-        elif between(days.reference, one.column) <= _ROWWISE:
+        elif one.detectable is None:
+            continue
+        elif between(days.reference, one.column) <= _ROWWISE and one.detectable <= _SMALL:
             yield from _of_rows(one.column)
-        elif one.detectable is not None:
+        elif _MORE * one.detectable <= _FARTHEST:
             yield _of_days(one, one.detectable)
         share = days.reference[one.column].fill_nan(None).null_count() if _floats(days, one) else 0
         rows = days.reference.height
         if _NULLS[0] < share / rows < _NULLS[1] and _seen(one, 2 * share / rows):
             yield Shift("null share x 2", one.column, _nulls(one.column, share / rows))
+
+
+def unseen(calibration: DriftCalibration) -> str:
+    """Return the columns in which no shift is planted, with the smallest that each would show."""
+    far = {
+        one.column: one.detectable
+        for one in calibration.columns
+        if one.detectable is not None and _MORE * one.detectable > _FARTHEST
+    }
+    return ", ".join(f"{name} {seen:.1f}" for name, seen in far.items()) or "none"
 
 
 def between(reference: pl.DataFrame, name: str) -> float:
