@@ -180,7 +180,7 @@ bench-faults: setup ## Kill, stop and pause the servers under 100 requests/s (af
 	@$(BIN)/python -m bench.faults
 
 .PHONY: bench-feeds
-bench-feeds: setup ## Broken feeds, true shifts and unchanged days through the monitor (after `make demo`)
+bench-feeds: setup ## Broken feeds, true shifts and unchanged days through the monitor
 	@$(BIN)/python -m bench.feeds
 
 .PHONY: bench-rollout

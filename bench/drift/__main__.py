@@ -21,6 +21,7 @@ import polars as pl
 from bench.drift import defaults
 from bench.drift.data import START, TIME, Days, drawn, flights
 from bench.drift.shifts import Shift, shifts, unseen
+from bench.drift.year import year_of_flights
 from feature_repo.profile.calibration import calibrate
 from mlplatform.contracts import Window
 from mlplatform.contracts.drift import DriftCalibration, DriftReport
@@ -41,14 +42,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark; return the exit status."""
     asked = _parser().parse_args(arguments)
     rng = np.random.default_rng(asked.seed)
-    rows = asked.rows or max(
-        (ROOT / "build/demo/artifacts").glob("*/*/training_set/rows.parquet"), default=None
-    )
     sources: list[tuple[Days, ...]] = [(drawn(rng, windows=asked.windows),)]
-    if rows:
-        sources.append(flights(Path(rows), rng))
-    else:
-        print("no training set of flights: name one with --rows, or run the demo first")
+    if not asked.only_drawn:
+        rows = asked.rows or year_of_flights(ROOT / "build/bench/year")
+        sources.append(flights(rows, rng))
     found = [_source(source, asked, rng) for source in sources]
     asked.output.parent.mkdir(parents=True, exist_ok=True)
     asked.output.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
@@ -250,7 +247,8 @@ def _show(result: Mapping[str, Any]) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench.drift", description=__doc__)
-    parser.add_argument("--rows", type=Path, help="rows.parquet of a training set of flights")
+    parser.add_argument("--rows", type=Path, help="rows.parquet of another training set of flights")
+    parser.add_argument("--only-drawn", action="store_true", help="no flights")
     parser.add_argument("--windows", type=int, default=300, help="days without a change")
     parser.add_argument("--evidently", type=int, default=300, help="of them given to its defaults")
     parser.add_argument("--triples", type=int, default=40, help="of days, for each planted shift")

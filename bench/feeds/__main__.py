@@ -22,6 +22,7 @@ import polars as pl
 
 from bench.drift.data import Days
 from bench.drift.shifts import shifts, unseen
+from bench.drift.year import year_of_flights
 from bench.feeds.data import logged, vectors
 from bench.feeds.plants import faults, midnight, replaced
 from feature_repo import catalog
@@ -77,14 +78,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--output", type=Path, default=ROOT / "build/bench/feeds.json")
     asked = parser.parse_args(arguments)
-    rows = asked.rows or max(
-        (ROOT / "build/demo/artifacts").glob("*/*/training_set/rows.parquet"), default=None
-    )
-    if rows is None:
-        print("no training set of flights: name one with --rows, or run the demo first")
-        return 1
     rng = np.random.default_rng(asked.seed)
-    source = _source(rows)
+    source = _source(asked.rows or year_of_flights(ROOT / "build/bench/year"))
     began = time.perf_counter()
     result = {
         "unchanged": _unchanged(source, asked.days, rng),
