@@ -18,6 +18,8 @@ WATCH ?=
 REQUEST ?=
 LABEL ?=
 KEY ?=
+# More of them only help where there are more cores: many tests start servers.
+TEST_PROCESSES ?= 2
 # Through the environment: whatever they hold, no shell reads it.
 export REASON REQUEST
 
@@ -156,7 +158,7 @@ golden: setup ## Rewrite the golden files of pipelines and alert rules; review t
 
 .PHONY: test
 test: setup ## Every test, the whole loop with real servers included
-	$(BIN)/pytest
+	$(BIN)/pytest -n $(TEST_PROCESSES) --dist loadgroup
 
 .PHONY: test-core
 test-core: setup ## The tests that take seconds
