@@ -18,6 +18,9 @@ WORLD: Final = "the world moves"
 FEED: Final = "a feed is stopped (planted)"
 BROKEN: Final = "a broken version is rolled out (planted)"
 
+_SETTLED: Final = 15
+"""Windows that the first act lasts at least. Its rollout ends a day earlier or later, as quickly as
+the machine answers; what follows falls on the same days in every run."""
 _DAYS: Final = "%d %b"
 
 
@@ -50,7 +53,7 @@ def acts(
             nobody would see that a fault does not pass for a drift.
         broken: Rolls a broken version out.
     """
-    first = Act(WORLD, lambda _: loop.retrained)
+    first = Act(WORLD, lambda windows: windows >= _SETTLED and loop.retrained)
     stopped = (
         Act(FEED, lambda windows: windows >= agreeing, withheld=(feed,)),
         Act(FEED, lambda _: True),

@@ -42,18 +42,23 @@ def after(windows: int, loop: Loop, **changes: bool) -> Callable[[Day], None]:
     return tell
 
 
-def test_the_feed_stops_only_when_a_retraining_is_over_and_a_broken_version_comes_last() -> None:
+@pytest.mark.parametrize(
+    ("retrained", "first"), [pytest.param(4, 15, id="early"), pytest.param(16, 16, id="late")]
+)
+def test_the_feed_stops_on_the_same_day_and_only_when_a_retraining_is_over(
+    retrained: int, first: int
+) -> None:
     loop = Loop()
     broken: list[int] = []
     planned = acts(loop, "weather", 2, lambda: broken.append(len(loop.lived)))  # type: ignore[arg-type]
 
     # What a window showed is known before it is asked whether the act is over.
-    lived = play(loop, planned, windows(20), after(4, loop, retrained=True))  # type: ignore[arg-type]
+    lived = play(loop, planned, windows(25), after(retrained, loop, retrained=True))  # type: ignore[arg-type]
 
     stopped = (FEED, ("weather",))
-    assert [(WORLD, ())] * 4 + [stopped, stopped, (FEED, ()), (BROKEN, ())] == loop.lived
-    assert [7] == broken
-    assert 8 == len(lived)
+    assert [(WORLD, ())] * first + [stopped, stopped, (FEED, ()), (BROKEN, ())] == loop.lived
+    assert [first + 3] == broken
+    assert first + 4 == len(lived)
 
 
 def test_a_use_case_without_a_required_feed_has_two_acts() -> None:
