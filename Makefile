@@ -158,7 +158,7 @@ golden: setup ## Rewrite the golden files of pipelines and alert rules; review t
 
 .PHONY: test
 test: setup ## Every test, the whole loop with real servers included
-	$(BIN)/pytest -n $(TEST_PROCESSES) --dist loadgroup
+	$(BIN)/pytest -n $(TEST_PROCESSES) --dist loadfile
 
 .PHONY: test-core
 test-core: setup ## The tests that take seconds
