@@ -23,7 +23,9 @@ def replayed(registered: Platform) -> Platform:
     from mlflow import MlflowClient
 
     with mlflow_server(registered.root / "mlflow") as server:
-        MlflowClient(server.url, server.url).delete_registered_model_alias("flight_delay", "champion")
+        MlflowClient(server.url, server.url).delete_registered_model_alias(
+            "flight_delay", "champion"
+        )
     result = registered.demo(registered.summary.as_of, replay_days=0.5)
     assert result.returncode == 0, result.stdout + result.stderr
     return registered
