@@ -102,6 +102,23 @@ def read_raw(usecase: str, root: str, as_of: datetime) -> dict[str, pl.DataFrame
     return tables
 
 
+def extend(usecase: str, store: Any, root: str, until: datetime) -> dict[str, pl.DataFrame]:
+    """Land raw events and append features up to a time; return the landed events.
+
+    Args:
+        usecase: Its name.
+        store: The feature store of `root`, with the definitions applied.
+        root: Data root; it has one writer.
+        until: With a zone.
+
+    Raises: as `land`, `read_raw` and `write_features`.
+    """
+    land(usecase, root, until)
+    raw = read_raw(usecase, root, until)
+    write_features(usecase, store, raw, until)
+    return raw
+
+
 def write_features(
     usecase: str, store: Any, raw: Mapping[str, pl.DataFrame], as_of: datetime
 ) -> dict[str, int]:

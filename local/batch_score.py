@@ -14,9 +14,9 @@ from typing import Final
 
 from pydantic import JsonValue, ValidationError
 from rich.console import Console
-from rich.text import Text
 
 from feature_repo import catalog
+from local.ending import STOPPED, status_of
 from local.interrupts import interrupts
 from local.mlflow_server import mlflow_server
 from local.moments import default_moment, moment_of
@@ -43,22 +43,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser().parse_args(arguments)
     console = Console()
     interrupts()
-    try:
+
+    def work() -> int:
         workspace = Workspace(options.root)
         with workspace.lock():
             scores, manifest = _score(console, workspace, options)
-    except PlatformError as error:
-        console.print(Text.assemble(("error: ", "bold red"), str(error)), soft_wrap=True)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        console.print("\nstopped; every process that was started has been ended")
-        sys.exit(130)
-    console.print(
-        f"\n{scores.rows:,} rows scored by version {scores.version}, {scores.acted:,} at or above "
-        f"{scores.threshold:g}\nscores   {manifest.with_name(scores.file)}\nmanifest {manifest}",
-        soft_wrap=True,
-        highlight=False,
-    )
+        console.print(
+            f"\n{scores.rows:,} rows scored by version {scores.version}, {scores.acted:,} at or "
+            f"above {scores.threshold:g}\nscores   {manifest.with_name(scores.file)}\n"
+            f"manifest {manifest}",
+            soft_wrap=True,
+            highlight=False,
+        )
+        return 0
+
+    if status := status_of(console, work, stopped=STOPPED):
+        sys.exit(status)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -44,10 +44,7 @@ def register_broken(
     directory = workdir / "broken"
     shutil.rmtree(directory, ignore_errors=True)
     registry.download(name, version, directory)
-    manifest = signing.verify(
-        directory, keys.public, name=name, version=version, run_id=sound.run_id,
-        model_digest=sound.digest, signature=sound.signature,
-    )  # fmt: skip
+    manifest = signing.verify_registered(directory, keys.public, sound)
     model = directory / signing.MODEL
     model.write_bytes(_scaled(model.read_bytes()))
     digest = signing.file_digest(model)

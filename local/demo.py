@@ -26,6 +26,7 @@ from rich.text import Text
 
 from feature_repo import catalog
 from feature_repo.catalog import UseCaseCode
+from local.ending import STOPPED, status_of
 from local.interrupts import interrupts
 from local.live_report import write_live_report
 from local.mlflow_server import mlflow_server
@@ -58,20 +59,16 @@ def main() -> None:
     options = _options()
     console = Console()
     interrupts()
-    try:
+
+    def work() -> int:
         workspace = Workspace(options.root)
         if options.ui:
             _serve_ui(console, workspace, options.port)
-            return
+            return 0
         with workspace.lock():
-            good = _run(console, workspace, options)
-    except PlatformError as error:
-        console.print(Text.assemble(("error: ", "bold red"), str(error)), soft_wrap=True)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        console.print("\nstopped; every process that was started has been ended")
-        sys.exit(130)
-    sys.exit(0 if good else 1)
+            return 0 if _run(console, workspace, options) else 1
+
+    sys.exit(status_of(console, work, stopped=STOPPED))
 
 
 def _options() -> argparse.Namespace:

@@ -4,6 +4,7 @@ from datetime import datetime, timedelta
 
 from rich.console import Console
 
+from feature_repo import ingest
 from feature_repo import layout as layouts
 from feature_repo import store as stores
 from feature_repo.catalog import UseCaseCode
@@ -12,7 +13,6 @@ from local.live_traffic import LiveTraffic
 from local.progress import Progress
 from local.replayed import Replayed, outcome
 from local.serving import serving
-from local.staging import bring_up_to_date
 from local.workspace import Workspace
 from mlplatform.contracts import Window
 from monitoring import past
@@ -35,8 +35,8 @@ def replay_only(
         PlatformError: A server did not start, or the replaying process failed.
     """
     end = start + timedelta(days=days)
-    store = stores.open_store(str(workspace.data))
-    bring_up_to_date(workspace, code.spec.name, store, start)  # training has looked from earlier
+    data = str(workspace.data)  # training may have looked from earlier
+    ingest.extend(code.spec.name, stores.open_store(data), data, start)
     with serving(workspace, code, start, progress.say) as running:
         progress.say("replay", f"{days:g} days of live traffic at {per_second:g} requests/s")
         with LiveTraffic(

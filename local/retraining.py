@@ -18,12 +18,13 @@ from rich.text import Text
 
 from feature_repo import catalog
 from local import clock
+from local.ending import status_of
 from local.interrupts import interrupts
 from local.orchestrator import LocalOrchestrator
 from local.progress import Progress
 from local.workspace import Workspace
 from mlplatform.contracts.retrain import History
-from mlplatform.errors import DataError, PlatformError
+from mlplatform.errors import DataError
 from mlplatform.ledger import Ledger
 from mlplatform.people import actor
 from mlplatform.reviews import ReviewStore
@@ -32,8 +33,8 @@ from monitoring.gain import gain
 from monitoring.requests import RequestStore
 from monitoring.standing import standing
 from monitoring.submit import Submitter
+from pipelines.training import NAME as TRAINING
 
-_PIPELINE: Final = "training"
 _MOST_ITEMS: Final = 20
 """Decisions of the review queue that one screen shows."""
 
@@ -42,14 +43,12 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line; return 0, or 1 when it cannot be done."""
     options = _parser().parse_args(arguments)
     console = Console()
-    try:
+
+    def work() -> int:
         options.run(_Desk(options, console), options)
-    except PlatformError as error:
-        console.print(Text.assemble(("error: ", "bold red"), str(error)), soft_wrap=True)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    return 0
+        return 0
+
+    return status_of(console, work)
 
 
 class _Desk:
@@ -80,7 +79,7 @@ class _Desk:
             return
         submitter = Submitter(
             self.usecase,
-            _PIPELINE,
+            TRAINING,
             self.store,
             LocalOrchestrator(self.workspace, Progress(self.console)),
             lambda run: gain(self.ledger, self.usecase, run),

@@ -20,6 +20,7 @@ from rich.text import Text
 from feature_repo import catalog
 from feature_repo.labels import labels_of
 from local import clock
+from local.ending import status_of
 from local.mlflow_server import mlflow_server
 from local.rollout_orders import Orders
 from local.rollout_status import shown
@@ -55,14 +56,12 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line; return 0, or 1 when it cannot be done."""
     options = _parser().parse_args(arguments)
     console = Console()
-    try:
+
+    def work() -> int:
         options.run(_Desk(options, console), options)
-    except PlatformError as error:
-        console.print(Text.assemble(("error: ", "bold red"), str(error)), soft_wrap=True)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    return 0
+        return 0
+
+    return status_of(console, work)
 
 
 class _Desk:

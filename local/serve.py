@@ -14,15 +14,14 @@ from pathlib import Path
 from typing import Final
 
 from rich.console import Console
-from rich.text import Text
 
-from feature_repo import catalog
+from feature_repo import catalog, ingest
 from feature_repo import store as stores
+from local.ending import STOPPED, status_of
 from local.interrupts import interrupts
 from local.moments import default_moment, moment_of
 from local.progress import Progress
 from local.serving import serving
-from local.staging import bring_up_to_date
 from local.told import ended
 from local.traffic import traffic
 from local.training import run
@@ -45,15 +44,14 @@ def main() -> None:
     options = parser.parse_args()
     console = Console()
     interrupts()
-    try:
+
+    def work() -> int:
         workspace = Workspace(options.root)
         with workspace.lock():
             _serve(console, workspace, options)
-    except PlatformError as error:
-        console.print(Text.assemble(("error: ", "bold red"), str(error)), soft_wrap=True)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        console.print("\nstopped; every process that was started has been ended")
+        return 0
+
+    sys.exit(status_of(console, work, stopped=STOPPED, interrupted=0))  # Ctrl-C is how it ends
 
 
 def _serve(console: Console, workspace: Workspace, options: argparse.Namespace) -> None:
@@ -89,7 +87,8 @@ def _moment(
     """
     name = code.spec.name
     if asked is None and (end := ended(workspace.summary, name)) is not None:
-        bring_up_to_date(workspace, name, stores.open_store(str(workspace.data)), end)
+        data = str(workspace.data)
+        ingest.extend(name, stores.open_store(data), data, end)
         progress.say("start", f"the servers go on where the story ended, {end:%Y-%m-%d %H:%M} UTC")
         return end
     moment = asked or default_moment(code)

@@ -31,13 +31,6 @@ from monitoring.submit import Submitter
 from pipelines.training import NAME as TRAINING
 
 
-def bring_up_to_date(workspace: Workspace, usecase: str, store: Any, until: datetime) -> None:
-    """Land raw events and write features up to a time: a cluster's jobs do it on a schedule."""
-    data = str(workspace.data)
-    ingest.land(usecase, data, until)
-    ingest.write_features(usecase, store, ingest.read_raw(usecase, data, until), until)
-
-
 def parts(
     workspace: Workspace,
     code: UseCaseCode,
@@ -56,7 +49,7 @@ def parts(
         return champion.load(running.registry, name, version, workspace.keys[1], workspace.watched)
 
     def history(until: datetime) -> Any:
-        bring_up_to_date(workspace, name, store, until)
+        ingest.extend(name, store, str(workspace.data), until)
         return store
 
     def made(now: Callable[[], datetime]) -> Parts:

@@ -9,7 +9,7 @@ from datetime import datetime
 import polars as pl
 from rich.console import Console
 
-from feature_repo import predictions
+from feature_repo import ingest, predictions
 from feature_repo import store as stores
 from feature_repo.catalog import UseCaseCode
 from feature_repo.labels import labels_of
@@ -64,8 +64,8 @@ def perform(
     """
     spec, began = code.spec, progress.seconds
     feed = spec.serving.required_views[-1] if spec.serving.required_views else None
-    store = stores.open_store(str(workspace.data))
-    staging.bring_up_to_date(workspace, spec.name, store, start)
+    data = str(workspace.data)
+    ingest.extend(spec.name, stores.open_store(data), data, start)
     progress.say("start", f"{(start - trained_as_of).days} days later: live traffic begins")
     with serving(workspace, code, start, progress.say) as running:
         followed = Followed(running, progress.say)

@@ -28,7 +28,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from mlplatform.contracts import Manifest
+from mlplatform.contracts import Manifest, ModelRef
 from mlplatform.errors import ModelError, SettingsError, shorten
 
 MODEL: Final = "model.onnx"
@@ -173,6 +173,19 @@ def verify(
                 "from the registry, and register anew if the registry holds it so"
             )
     return manifest
+
+
+def verify_registered(directory: Path, public_key: Path, ref: ModelRef) -> Manifest:
+    """Verify that the directory is what the registry says of a version; as `verify`."""
+    return verify(
+        directory,
+        public_key,
+        name=ref.name,
+        version=ref.version,
+        run_id=ref.run_id,
+        model_digest=ref.digest,
+        signature=ref.signature,
+    )
 
 
 def file_digest(path: Path) -> str:

@@ -76,15 +76,7 @@ def _fetch(registry: Registry, ref: ModelRef, folder: Path) -> None:
 
 
 def _read(folder: Path, ref: ModelRef, public_key: Path) -> Watched:
-    manifest = signing.verify(
-        folder,
-        public_key,
-        name=ref.name,
-        version=ref.version,
-        run_id=ref.run_id,
-        model_digest=ref.digest,
-        signature=ref.signature,
-    )
+    manifest = signing.verify_registered(folder, public_key, ref)
     known = reference.read(folder)
     path = folder / signing.EVALUATION
     try:

@@ -10,7 +10,6 @@ whether retraining helps, is said elsewhere.
 
 import os
 import warnings
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,19 +92,6 @@ def detect(
     return DriftReport(
         window=of, rows=window.height, verdict=verdict, reason=reason, columns=judged
     )
-
-
-def persistent(reports: Sequence[DriftReport], k: int, n: int) -> tuple[str, ...]:
-    """Return the columns that drifted in at least `k` of the last `n` windows.
-
-    Args:
-        reports: Of consecutive windows, oldest first; fewer than `n` are enough. A window without
-            a verdict does not agree.
-        k: Windows that must agree.
-        n: Windows looked at.
-    """
-    votes = Counter(column for report in reports[-n:] for column in report.drifted)
-    return tuple(column for column, found in votes.items() if found >= k)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from mlplatform.contracts.drift import DriftReport
 from mlplatform.contracts.performance import Performance
 from mlplatform.contracts.usecase.operation import LatencyBudget
 from mlplatform.contracts.watch import Layer, LayerHealth, Vital
-from monitoring.skew import UNREAD
+from monitoring.served import UNREAD, says
 
 _P99: Final = 0.99
 _SURE: Final = 0.99
@@ -145,11 +145,10 @@ def _answers(spec: UseCase, live: pl.DataFrame) -> Iterator[Vital]:
         ok=_by_chance(live.height - int(within.sum()), live.height, 1 - wanted),
         why=f"{within.sum():,} of {live.height:,} rows answered by a model within the budget",
     )
-    unread = pl.any_horizontal(pl.col("reasons").list.contains(reason) for reason in UNREAD)
     shares = {
         "fallback_share": live["fallback"],
         "degraded_share": live["degraded"],
-        "features_unread_share": live.select(unread.fill_null(value=False)).to_series(),
+        "features_unread_share": live.select(says(UNREAD)).to_series(),
     }
     for name, flags in shares.items():
         yield Vital(

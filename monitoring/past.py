@@ -23,10 +23,9 @@ def history(usecase: str, root: Path) -> Callable[[datetime], Any]:
     """
 
     def reaching(until: datetime) -> Any:
-        ingest.land(usecase, str(root), until)
         store = stores.open_store(str(root))
         stores.apply(store)
-        ingest.write_features(usecase, store, ingest.read_raw(usecase, str(root), until), until)
+        ingest.extend(usecase, store, str(root), until)
         return store
 
     return reaching

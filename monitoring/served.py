@@ -5,11 +5,20 @@ reference: such a vector says how the online store does, not what the world is l
 """
 
 from collections.abc import Sequence
+from typing import Final
 
 import polars as pl
 
 from feature_repo.profile.calibration import SCORE
-from monitoring.skew import UNREAD
+
+UNREAD: Final = ("features_late", "features_down", "request_features_failed")
+"""Reasons of the gateway that say that a vector is not what the stores held."""
+
+
+def says(reasons: Sequence[str]) -> pl.Expr:
+    """Return which answers name one of these reasons."""
+    named = pl.any_horizontal(pl.col("reasons").list.contains(reason) for reason in reasons)
+    return named.fill_null(value=False)
 
 
 def live(rows: pl.DataFrame) -> pl.DataFrame:
@@ -54,11 +63,10 @@ def vectors(
         One column for each feature, float32, null where there was no value; and `score`, null
         where another version or the rules answered.
     """
-    unread = pl.any_horizontal(pl.col("reasons").list.contains(reason) for reason in UNREAD)
     sound = rows.filter(
         pl.col("service") == service,
         pl.col("features").list.len() == len(features),
-        ~unread.fill_null(value=False),
+        ~says(UNREAD),
     )
     scored = (pl.col("version") == version) & ~pl.col("fallback")
     return sound.select(

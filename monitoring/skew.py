@@ -23,9 +23,7 @@ from mlplatform.contracts import OnlineLayout, OnlineView, Window
 from mlplatform.contracts.skew import FeatureSkew, SkewCause, SkewReport, ViewSkew
 from monitoring import causes, step
 from monitoring.replay import Replay, replay, same
-
-UNREAD: Final = ("features_late", "features_down", "request_features_failed")
-"""Reasons of the gateway that say that a vector is not what the stores held."""
+from monitoring.served import UNREAD, says
 
 _OPEN: Final = ""
 """In place of a cause that is not known yet."""
@@ -184,8 +182,7 @@ class _Why:
 
 def _says(rows: pl.DataFrame, reasons: Sequence[str]) -> Flags:
     """Return which answers name one of the reasons, [N]."""
-    named = pl.any_horizontal(pl.col("reasons").list.contains(reason) for reason in reasons)
-    return rows.select(named.fill_null(value=False)).to_series().to_numpy()
+    return rows.select(says(reasons)).to_series().to_numpy()
 
 
 def _window(rows: pl.DataFrame) -> Window | None:

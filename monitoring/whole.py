@@ -25,7 +25,7 @@ from mlplatform.contracts.watch import DataFault, Wholeness
 from monitoring import arrivals, units, values
 from monitoring.arrivals import MIN_WINDOWS, Times, microseconds
 from monitoring.feeds import Reads, stale
-from monitoring.skew import UNREAD
+from monitoring.served import UNREAD, says
 from monitoring.values import MIN_ROWS, Matrix, Stretch
 
 _WRONG: Final = 0.01
@@ -215,8 +215,7 @@ class _Judge:
 
 def _unread(rows: pl.DataFrame) -> pl.Series:
     """Return which answers were given without the features."""
-    marks = [pl.col("reasons").list.contains(reason) for reason in UNREAD]
-    return rows.select(pl.any_horizontal(marks).fill_null(value=False)).to_series()
+    return rows.select(says(UNREAD)).to_series()
 
 
 def _unreadable(requests: pl.Series, spec: UseCase) -> pl.Series:

@@ -54,15 +54,7 @@ def verified(
     """
     shutil.rmtree(folder, ignore_errors=True)  # a step that is repeated finds what it left
     directory = registry.download(ref.name, ref.version, folder)
-    manifest = signing.verify(
-        directory,
-        public_key,
-        name=ref.name,
-        version=ref.version,
-        run_id=ref.run_id,
-        model_digest=ref.digest,
-        signature=ref.signature,
-    )
+    manifest = signing.verify_registered(directory, public_key, ref)
     return directory, manifest
 
 

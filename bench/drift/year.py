@@ -23,9 +23,7 @@ def year_of_flights(folder: Path) -> Path:
     root, code = str(folder / "data"), catalog.load(_USECASE)
     store = stores.open_store(root)
     stores.apply(store)
-    ingest.land(_USECASE, root, _AFTER)
-    raw = ingest.read_raw(_USECASE, root, _AFTER)
-    ingest.write_features(_USECASE, store, raw, _AFTER)
+    raw = ingest.extend(_USECASE, store, root, _AFTER)
     build_training_set(
         code.spec,
         code.labels(raw),

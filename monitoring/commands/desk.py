@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from mlplatform.settings import (
     ArchiveSettings,
     LedgerSettings,
     MonitoringSettings,
+    PlatformSettings,
     RegistrySettings,
     SigningSettings,
 )
@@ -45,10 +46,10 @@ class Desk:
         self.settings = MonitoringSettings.load()
         self._audit = audit
 
-    @staticmethod
-    def now() -> datetime:
-        """Return the time."""
-        return datetime.now(UTC)
+    @cached_property
+    def now(self) -> Callable[[], datetime]:
+        """What tells the time."""
+        return PlatformSettings.load().clock
 
     @cached_property
     def archive(self) -> Path:

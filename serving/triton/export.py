@@ -131,15 +131,7 @@ def export_signed(
         ServiceError: The disk is full or fails; nothing is written.
     """
     _refuse_names(ref, spec, layout)
-    manifest = signing.verify(
-        directory,
-        public_key,
-        name=ref.name,
-        version=ref.version,
-        run_id=ref.run_id,
-        model_digest=ref.digest,
-        signature=ref.signature,
-    )
+    manifest = signing.verify_registered(directory, public_key, ref)
     content = _content(directory / signing.MODEL, manifest)
     if manifest.feature_service != layout.service:
         raise ModelError(

@@ -111,10 +111,9 @@ def small_platform(root: Path) -> SmallPlatform:
     workspace.keys[0].parent.mkdir(parents=True)
     signing.create_key_pair(*workspace.keys)
     data = str(workspace.data)
-    ingest.land(USECASE, data, AS_OF)
     store = stores.open_store(data)
     stores.apply(store)
-    ingest.write_features(USECASE, store, ingest.read_raw(USECASE, data, AS_OF), AS_OF)
+    ingest.extend(USECASE, store, data, AS_OF)
     platform = SmallPlatform(workspace, catalog.load(USECASE))
     with mlflow_server(workspace.mlflow) as server:
         registry = Registry(RegistrySettings(tracking_uri=server.url))

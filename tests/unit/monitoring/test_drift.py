@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from feature_repo.profile.calibration import calibrate
 from feature_repo.profile.distances import distance
 from mlplatform.contracts import Window
-from mlplatform.contracts.drift import ColumnDrift, DriftCalibration, DriftReport, DriftSign
+from mlplatform.contracts.drift import DriftCalibration, DriftSign
 from mlplatform.errors import PlatformError
 from monitoring import drift
-from monitoring.drift import detect, persistent
+from monitoring.drift import detect
 
 Floats = npt.NDArray[np.float64]
 START = datetime(2013, 1, 1, tzinfo=UTC)
@@ -306,29 +306,3 @@ def test_a_page_is_drawn_and_nothing_is_sent(
     assert not (tmp_path / "home").exists()  # where the identity of a sender would be kept
     telemetry = sys.modules.get("evidently.telemetry")
     assert telemetry is None or not telemetry.event_logger.enabled()
-
-
-def test_a_report_persists_when_k_of_the_last_n_windows_agree_on_a_column() -> None:
-    def report(*drifted: str) -> DriftReport:
-        columns = tuple(
-            ColumnDrift(
-                column=name,
-                method="ed",
-                verdict="drift",
-                reason="",
-                threshold=1,
-                rows=1,
-                null_share=0,
-                reference_null_share=0,
-            )
-            for name in drifted
-        )
-        verdict = "drift" if drifted else "no_drift"
-        return DriftReport(window=OF, rows=1, verdict=verdict, reason="", columns=columns)
-
-    old, *others = report("a", "b"), report("a"), report("b"), report("a")
-
-    assert ("a",) == persistent([old, *others], 2, 3)
-    assert ("a", "b") == persistent([old, *others], 2, 4)
-    assert () == persistent([report("a"), report("b"), report()], 2, 3)
-    assert () == persistent([], 1, 1)

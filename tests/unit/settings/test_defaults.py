@@ -12,7 +12,11 @@ from mlplatform.settings.base import defaults
 from mlplatform.settings.table import markdown
 
 PROMISED: dict[str, dict[str, Any]] = {
-    "PlatformSettings": {"environment": "local", "git_commit": "unknown"},
+    "PlatformSettings": {
+        "environment": "local",
+        "git_commit": "unknown",
+        "clock_shift_seconds": 0,
+    },
     "DataSettings": {"root": "build/demo/data"},
     "LedgerSettings": {"url": "sqlite:///build/demo/ledger.db"},
     "RegistrySettings": {
