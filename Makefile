@@ -18,6 +18,17 @@ WATCH ?=
 REQUEST ?=
 LABEL ?=
 KEY ?=
+# Which cluster the commands of a cluster mean. Empty: the one of `make cluster`, never another.
+CONTEXT ?=
+NAMESPACE ?= mlplatform
+PROFILE ?= minimal
+VALUES ?=
+YES ?=
+CLUSTER ?=
+TRAIN ?=
+# Where `make images` pushes to: the registry of `make cluster`.
+REGISTRY ?= localhost:5001
+CONTAINER_TOOL ?=
 # More of them only help where there are more cores: many tests start servers.
 TEST_PROCESSES ?= 2
 # Through the environment: whatever they hold, no shell reads it.
@@ -32,7 +43,7 @@ BIN := .venv/bin
 help: ## Print this list
 	@awk 'BEGIN {FS = ":.*## "} \
 	  /^##@/ {printf "\n%s\n", substr($$0, 5)} \
-	  /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	  /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@printf '\nVariables: USECASE=%s  AS_OF=<UTC time the run looks from>  RATE=%s (requests/s)\n' \
 	  "$(USECASE)" "$(RATE)"
 
@@ -69,8 +80,8 @@ serve: setup ## Serve the model on this machine until Ctrl-C; prints a request t
 rollout: setup ## Roll a version out while it is served: VERSION= (newest), REASON=, AGAIN=1
 	@$(BIN)/python -m local.rollout rollout --usecase $(USECASE) $(if $(VERSION),--version $(VERSION)) $(if $(AGAIN),--again) --reason "$$REASON"
 
-.PHONY: status
-status: setup ## How far the rollout is: traffic, evidence, what it waits for; WATCH=1 stays
+.PHONY: rollout-status
+rollout-status: setup ## How far the rollout is: traffic, evidence, what it waits for; WATCH=1 stays
 	@$(BIN)/python -m local.rollout status --usecase $(USECASE) $(if $(WATCH),--watch)
 
 .PHONY: promote
@@ -129,13 +140,82 @@ experiment: setup ## Plan or read an A/B experiment: ARGS="size --baseline 0.2 -
 batch-score: setup ## Score a window with the registered model, to Parquet (after `make demo`)
 	@$(BIN)/python -m local.batch_score --usecase $(USECASE) $(if $(START),--start $(START)) $(if $(END),--end $(END))
 
-.PHONY: ui
-ui: setup ## Serve the MLflow UI over what the demo left, until Ctrl-C
+.PHONY: mlflow-ui
+mlflow-ui: setup ## Serve the MLflow UI over what the demo left, until Ctrl-C
 	@$(BIN)/python -m local.demo --ui
 
 .PHONY: compile
 compile: setup ## Compile the pipelines to build/pipelines
 	@$(BIN)/python -m pipelines.compile
+
+##@ Run it in a cluster
+PLACE = --namespace $(NAMESPACE) $(if $(CONTEXT),--context $(CONTEXT))
+WHAT = --profile $(PROFILE) $(if $(VALUES),--values $(VALUES))
+
+.PHONY: cluster
+cluster: setup ## A kind cluster with a registry of its own, for `make deploy`
+	@$(BIN)/python -m deploy cluster $(if $(CONTAINER_TOOL),--tool $(CONTAINER_TOOL))
+
+.PHONY: images
+images: setup ## Build and push one image for each role: REGISTRY=, CONTAINER_TOOL=docker or podman
+	@$(BIN)/python -m deploy images --registry $(REGISTRY) $(if $(CONTAINER_TOOL),--tool $(CONTAINER_TOOL)) $(ARGS)
+
+.PHONY: deploy
+deploy: setup ## Install or change the platform: PROFILE=minimal, full or gpu; CONTEXT=, NAMESPACE=, VALUES=file
+	@$(BIN)/python -m deploy deploy $(PLACE) $(WHAT) $(if $(filter 0,$(TRAIN)),--no-train)
+
+.PHONY: status
+status: setup ## How the platform is: workloads, rollouts, what each waits for, runs
+	@$(BIN)/python -m deploy status $(PLACE)
+
+.PHONY: doctor
+doctor: setup ## What keeps it from running: versions, room, volumes, images; each pending pod in words
+	@$(BIN)/python -m deploy doctor $(PLACE) $(WHAT)
+
+.PHONY: submit
+submit: setup ## Train in the cluster: AS_OF=, KEY= (a second one of a key starts nothing)
+	@$(BIN)/python -m deploy submit $(PLACE) --usecase $(USECASE) $(if $(AS_OF),--as-of $(AS_OF)) $(if $(KEY),--key $(KEY))
+
+.PHONY: upload
+upload: setup ## Give Kubeflow the pipelines of this code, each version under its own name
+	@$(BIN)/python -m deploy upload $(PLACE)
+
+.PHONY: predict
+predict: setup ## Ask the gateway for one prediction, and refuse one that no model gave
+	@$(BIN)/python -m deploy predict $(PLACE) --usecase $(USECASE)
+
+.PHONY: ui
+ui: setup ## Ports to its pages, and a page of links, until Ctrl-C
+	@$(BIN)/python -m deploy ui $(PLACE)
+
+.PHONY: upgrade
+upgrade: setup ## Show what `make deploy` would change, ask (YES=1: do not), and do it
+	@$(BIN)/python -m deploy upgrade $(PLACE) $(WHAT) $(if $(YES),--yes)
+
+.PHONY: backup
+backup: setup ## Copy what cannot be made again out of the cluster: OUT=folder, SECRETS=1 (the Secrets too)
+	@$(BIN)/python -m deploy backup $(PLACE) $(if $(OUT),--out $(OUT)) $(if $(SECRETS),--with-secrets)
+
+.PHONY: restore
+restore: setup ## Put a backup back: FROM=folder, PARTS="ledger registry", REPLACE=1, SECRETS=1 (these alone)
+	@$(BIN)/python -m deploy restore $(PLACE) $(or $(FROM),$(error name the backup: make restore FROM=folder)) $(if $(PARTS),--parts $(PARTS)) $(if $(REPLACE),--replace) $(if $(SECRETS),--secrets)
+
+.PHONY: destroy
+destroy: setup ## Remove the platform and its data: asks (YES=1: does not); CLUSTER=1 the kind cluster too
+	@$(BIN)/python -m deploy destroy $(PLACE) $(if $(YES),--yes) $(if $(CLUSTER),--cluster $(if $(CONTAINER_TOOL),--tool $(CONTAINER_TOOL)))
+
+##@ Deliver
+.PHONY: scan
+scan: setup ## What is in each image, and which known vulnerabilities: needs trivy
+	@$(BIN)/python -m deploy.provenance scan
+
+.PHONY: sign
+sign: setup ## Sign the images without a key: from a workflow; needs cosign
+	@$(BIN)/python -m deploy.provenance sign
+
+.PHONY: verify
+verify: setup ## Refuse images that SIGNER_IDENTITY has not signed: needs cosign
+	@$(BIN)/python -m deploy.provenance verify
 
 ##@ Check
 .PHONY: lint
@@ -163,6 +243,14 @@ test: setup ## Every test, the whole loop with real servers included
 .PHONY: test-core
 test-core: setup ## The tests that take seconds
 	$(BIN)/pytest -m "not loop"
+
+.PHONY: test-helm
+test-helm: setup ## The chart: golden renders, schemas, security; needs helm
+	$(BIN)/pytest tests/helm
+
+.PHONY: test-cluster
+test-cluster: setup ## The platform in a real cluster, faults included: the one of KUBECONFIG
+	$(BIN)/pytest tests/cluster --cluster
 
 .PHONY: test-thorough
 test-thorough: setup ## The point-in-time join against its oracle, ten thousand examples

@@ -6,9 +6,10 @@ covers and appears complete or not at all, and the newest window's end is where 
 starts. A feature view goes on from the newest `created_timestamp` that it holds.
 
 It refuses tables that were never landed, columns without the declared event time, and times
-without a zone. One writer at a time for one data root: two that land different windows at once
-would both write the shared part of them. An event that the source adds for a window that has
-been landed is not picked up; a source that corrects its past needs its own correction table.
+without a zone. Of several writers of one data root each waits for the others (`sole_writer`): two
+that land different windows at once would both write the shared part of them. An event that the
+source adds for a window that has been landed is not picked up; a source that corrects its past
+needs its own correction table.
 """
 
 import logging
@@ -21,6 +22,8 @@ from typing import Any, Final
 import polars as pl
 
 from feature_repo import catalog, fingerprint
+from feature_repo.sole_writer import sole_writer
+from feature_repo.store import root_of
 from mlplatform.errors import DataError, ServiceError, shorten
 
 _LOG: Final = logging.getLogger("mlplatform.features")
@@ -43,18 +46,19 @@ def land(usecase: str, root: str, until: datetime) -> dict[str, int]:
     Raises:
         SpecError: No such use case.
         DataError: The source cannot be read, or `until` has no zone.
+        ServiceError: Another process writes to the data root for longer than a writer may take.
     """
     code = catalog.load(usecase)
     until = _utc(until)
-    landed = {table: _landed_until(raw_folder(usecase, root, table)) for table in code.tables}
-    start = min(landed.values())
+    with sole_writer(root):
+        return _land(code, root, until)
+
+
+def _land(code: catalog.UseCaseCode, root: str, until: datetime) -> dict[str, int]:
+    usecase, landed = code.spec.name, landed_until(code, root)
     added = dict.fromkeys(code.tables, 0)
-    if start >= until:
-        return added
-    tables = code.read(start, until)
-    for table in code.tables:
-        moment = _event_time(code, table, tables)
-        events = tables[table].filter(pl.col(moment) >= landed[table])
+    for table, events in newer(code, landed, until).items():
+        moment = code.spec.data.tables[table].event_time
         months = events.with_columns(__month=pl.col(moment).dt.truncate("1mo")).partition_by(
             "__month", as_dict=True, include_key=False
         )
@@ -66,6 +70,36 @@ def land(usecase: str, root: str, until: datetime) -> dict[str, int]:
             added[table] += rows.height
         _LOG.info("%s: landed %s rows of %s", usecase, f"{added[table]:,}", table)
     return added
+
+
+def landed_until(code: catalog.UseCaseCode, root: str) -> dict[str, datetime]:
+    """Return up to when each table's events have been landed; 1970 where none were."""
+    folders = {table: raw_folder(code.spec.name, root, table) for table in code.tables}
+    return {table: _landed_until(folder) for table, folder in folders.items()}
+
+
+def newer(
+    code: catalog.UseCaseCode, since: Mapping[str, datetime], until: datetime
+) -> dict[str, pl.DataFrame]:
+    """Read the source's events from each table's own moment on; no table where nothing is due.
+
+    Args:
+        code: The use case.
+        since: First event time, by table.
+        until: First event time that is left out.
+
+    Raises:
+        DataError: The source cannot be read, or lacks a declared event time.
+    """
+    start = min(since.values())
+    if start >= until:
+        return {}
+    tables = code.read(start, until)
+    times = {table: _event_time(code, table, tables) for table in code.tables}
+    return {
+        table: tables[table].filter(pl.col(moment) >= since[table])
+        for table, moment in times.items()
+    }
 
 
 def read_raw(usecase: str, root: str, as_of: datetime) -> dict[str, pl.DataFrame]:
@@ -108,7 +142,7 @@ def extend(usecase: str, store: Any, root: str, until: datetime) -> dict[str, pl
     Args:
         usecase: Its name.
         store: The feature store of `root`, with the definitions applied.
-        root: Data root; it has one writer.
+        root: Data root.
         until: With a zone.
 
     Raises: as `land`, `read_raw` and `write_features`.
@@ -138,10 +172,18 @@ def write_features(
     Raises:
         SpecError: No such use case.
         DataError: `as_of` has no zone.
-        ServiceError: The store does not know a view, or cannot write.
+        ServiceError: The store does not know a view, or cannot write; another process writes to the
+            data root for longer than a writer may take.
     """
-    code = catalog.load(usecase)
     as_of = _utc(as_of)
+    with sole_writer(root_of(store)):
+        return _write_features(catalog.load(usecase), store, raw, as_of)
+
+
+def _write_features(
+    code: catalog.UseCaseCode, store: Any, raw: Mapping[str, pl.DataFrame], as_of: datetime
+) -> dict[str, int]:
+    usecase = code.spec.name
     made_by = fingerprint.of_code(code.folder)
     added = {}
     for name, compute in code.batch.items():

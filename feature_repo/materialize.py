@@ -23,7 +23,8 @@ import polars as pl
 
 from feature_repo import catalog, fingerprint, layout, packed
 from feature_repo.ingest import history_parts
-from feature_repo.store import feast_errors
+from feature_repo.sole_writer import sole_writer
+from feature_repo.store import feast_errors, root_of
 from mlplatform.clients.redis_sync import RedisSync
 from mlplatform.errors import DataError, ServiceError
 
@@ -72,7 +73,8 @@ def materialize(
             if not layout.placements(view):
                 _LOG.info("%s: %s is in no service that is served", usecase, name)
                 continue
-            changed[name] = _bring(store, view, until, overlap, made_by)
+            with sole_writer(root_of(store)):  # Feast's registry keeps how far a view is
+                changed[name] = _bring(store, view, until, overlap, made_by)
         seconds = time.perf_counter() - started
         rows = f"{changed[name]:,}"
         _LOG.info("%s: %s entities of %s online in %.1f s", usecase, rows, name, seconds)

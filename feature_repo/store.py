@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import polars as pl
 
+from feature_repo.sole_writer import sole_writer
 from mlplatform.errors import DataError, PlatformError, ServiceError, shorten
 
 PROJECT: Final = "mlplatform"
@@ -45,7 +46,10 @@ def open_store(root: str, redis_url: str | None = None) -> Any:
             config=RepoConfig(
                 project=PROJECT,
                 provider="local",
-                registry=str(base / "registry.db"),
+                registry={
+                    "registry_store_type": "feature_repo.registry.FolderRegistryStore",
+                    "path": str(base / "registry.db"),
+                },
                 offline_store=AsofOfflineStoreConfig(root=str(base / "offline")),
                 online_store=_online(redis_url),
                 batch_engine={"type": "feature_repo.online_engine.PackedComputeEngine"},
@@ -62,6 +66,11 @@ def _online(redis_url: str | None) -> Any:
     return PackedRedisOnlineStoreConfig(connection_string=connection_string(redis_url))
 
 
+def root_of(store: Any) -> Path:
+    """Return the data root of an open store."""
+    return Path(store.config.registry.path).parent
+
+
 def apply(store: Any) -> tuple[str, ...]:
     """Make the registry hold exactly what the use cases declare; again: no change.
 
@@ -73,15 +82,19 @@ def apply(store: Any) -> tuple[str, ...]:
 
     Raises:
         SpecError: Use cases contradict each other.
-        ServiceError: Feast refuses a definition or cannot write its registry.
+        ServiceError: Feast refuses a definition or cannot write its registry, or another process
+            writes to the data root for longer than a writer may take.
     """
     from feature_repo import definitions
 
     objects = list(definitions.declared().values())
     names = {(type(item), item.name) for item in objects}
-    with feast_errors(
-        f"feature store {store.project}: apply failed",
-        "check the definitions in usecases/*/features.py",
+    with (
+        sole_writer(root_of(store)),
+        feast_errors(
+            f"feature store {store.project}: apply failed",
+            "check the definitions in usecases/*/features.py",
+        ),
     ):
         known = [*store.list_feature_services(), *store.list_feature_views()]
         gone = [item for item in known if (type(item), item.name) not in names]

@@ -8,6 +8,7 @@ It never sets an alias.
 """
 
 import shutil
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -33,24 +34,44 @@ def register_broken(
         name: Registered name.
         version: Of the sound model.
         keys: Verify the sound one and sign the copy.
-        workdir: Folder for the model directory; `broken` in it is replaced.
+        workdir: Folder for the model directory; `copy` in it is replaced.
         now: Time of the registration.
 
     Raises:
         ModelError: The sound version is not what was signed.
         ServiceError: The registry failed.
     """
+    why = f"inputs times {FACTOR:g}"
+    return register_copy(registry, name, version, scaled, why, keys=keys, workdir=workdir, now=now)
+
+
+def register_copy(
+    registry: Registry, name: str, version: int, change: Callable[[bytes], bytes], why: str, *,
+    keys: signing.KeyPair, workdir: Path, now: datetime,
+) -> ModelRef:  # fmt: skip
+    """Register a copy of a version with another model in it; as `register_broken`.
+
+    Args:
+        registry: Where both live.
+        name: Registered name.
+        version: Of the sound model.
+        change: From the content of its `model.onnx` to that of the copy's.
+        why: What was changed, kept with the run.
+        keys: Verify the sound one and sign the copy.
+        workdir: Folder for the model directory; `copy` in it is replaced.
+        now: Time of the registration.
+    """
     sound = registry.get(name, version)
-    directory = workdir / "broken"
+    directory = workdir / "copy"
     shutil.rmtree(directory, ignore_errors=True)
     registry.download(name, version, directory)
     manifest = signing.verify_registered(directory, keys.public, sound)
     model = directory / signing.MODEL
-    model.write_bytes(_scaled(model.read_bytes()))
+    model.write_bytes(change(model.read_bytes()))
     digest = signing.file_digest(model)
     if (known := registry.find_by_digest(name, digest, manifest.data_digest)) is not None:
         return known
-    run = registry.start_run(name, "broken on purpose", {"broken": f"inputs times {FACTOR:g}"}, now)
+    run = registry.start_run(name, "changed on purpose", {"changed": why}, now)
     reservation = registry.reserve(
         name, run, digest=digest, data_digest=manifest.data_digest,
         tags={"git_commit": manifest.git_commit, "feature_service": manifest.feature_service},
@@ -67,7 +88,7 @@ def register_broken(
     return made
 
 
-def _scaled(content: bytes) -> bytes:
+def scaled(content: bytes) -> bytes:
     """Return the model with a multiplication in front of it."""
     import onnx
 

@@ -1,4 +1,4 @@
-"""`make rollout`, `status`, `promote`, `rollback`, `abort`, `pause`, `resume`, `why`: by hand.
+"""`make rollout`, `rollout-status`, `promote`, `rollback`, `abort`, `pause`, `resume`, `why`.
 
 A command writes what is asked into the rollout's stored state, also while `make serve` or a replay
 runs in another process, waits a moment for that one to bring it about, and shows how far it is.
@@ -22,7 +22,6 @@ from feature_repo.labels import labels_of
 from local import clock
 from local.ending import status_of
 from local.mlflow_server import mlflow_server
-from local.rollout_orders import Orders
 from local.rollout_status import shown
 from local.story_page import write_story
 from local.story_text import told
@@ -34,6 +33,7 @@ from mlplatform.ledger import Ledger
 from mlplatform.people import actor
 from mlplatform.settings import RegistrySettings
 from serving.rollout import machine
+from serving.rollout.desk import Orders
 from serving.rollout.evidence import EvidenceReader
 from serving.rollout.judge import judge
 from serving.rollout.store import RolloutStore

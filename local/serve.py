@@ -69,7 +69,7 @@ def _serve(console: Console, workspace: Workspace, options: argparse.Namespace) 
         console.print(f"{running.url}/openapi.json   {running.url}/metrics\n")
         console.print(
             "In another terminal, `make rollout VERSION=…` sends a version on its way and "
-            "`make status` says how far it is.\nCtrl-C ends it"
+            "`make rollout-status` says how far it is.\nCtrl-C ends it"
         )
         signal.pause()
 

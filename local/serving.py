@@ -21,12 +21,10 @@ from feature_repo.labels import labels_of
 from feature_repo.materialize import materialize
 from local.clock import Clock
 from local.driving import driven
-from local.first_champion import first_champion
 from local.front import archiver_program, gateway_program, start_over, wait_for_route
 from local.mlflow_server import mlflow_server
 from local.processes import HOST, free_port
 from local.redis_server import redis_program
-from local.rollout_orders import Orders
 from local.server_pool import ServerPool
 from local.supervisor import Handle, Program, Supervisor
 from local.triton_server import triton_program
@@ -38,9 +36,12 @@ from mlplatform.ledger import Ledger
 from mlplatform.settings import RegistrySettings
 from serving.rollout import machine
 from serving.rollout.aliases import RegistryAliases
+from serving.rollout.desk import Orders
 from serving.rollout.driver import Driver
 from serving.rollout.effects import EnsureServers
 from serving.rollout.evidence import EvidenceReader
+from serving.rollout.first_champion import first_champion
+from serving.rollout.locks import FileLock
 from serving.rollout.store import RolloutStore, Stored
 from serving.route import RouteStore
 from serving.triton.export import Export, export
@@ -160,7 +161,7 @@ def serving(
             rollouts,
             routes,
             pool,
-            RegistryAliases(registry, rollouts, workspace.aliases_lock),
+            RegistryAliases(registry, rollouts, FileLock(workspace.aliases_lock)),
             ledger,
             EvidenceReader(code.spec, workspace.predictions, labels_of(code), clock.now),
             clock.now,

@@ -19,7 +19,6 @@ from rich.table import Table
 from rich.text import Text
 
 from feature_repo import catalog, feedback, ingest
-from local.first_champion import first_champion
 from local.mlflow_server import mlflow_server
 from local.pipeline_process import follow
 from local.progress import Progress
@@ -34,12 +33,13 @@ from mlplatform.signing import create_key_pair
 from pipelines.compile import compile_all
 from pipelines.identity import run_identity
 from pipelines.journal import Journal
+from serving.rollout.first_champion import first_champion
 
 _ENDED: Final = ("registered", "rejected")
 """Verdicts of runs that would end the same way if nothing has changed."""
 
 UI_PORT: Final = 5000
-"""MLflow's usual port, for `make ui`; a run takes a free one, so that nothing is in its way."""
+"""MLflow's usual port, for `make mlflow-ui`; a run takes a free one, so nothing is in its way."""
 
 _OF_OTHERS: Final = ("retrain", "rollout", "monitor")
 """Kinds of rows that speak of a run and are not its own."""
@@ -215,6 +215,6 @@ def _tell(console: Console, workspace: Workspace, summary: Summary) -> None:
     table.add_row("summary", str(workspace.run_summary))
     table.add_row("report", str(workspace.run_report))
     if summary.model:
-        table.add_row("MLflow UI", f"{summary.registry_url} after `make ui`")
+        table.add_row("MLflow UI", f"{summary.registry_url} after `make mlflow-ui`")
     console.print()
     console.print(table)

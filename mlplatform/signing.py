@@ -85,6 +85,27 @@ def create_key_pair(private: Path, public: Path) -> None:
         raise
 
 
+def public_key(private: bytes) -> bytes:
+    """Return the public key of a private one, both PEM.
+
+    Raises:
+        SettingsError: It is no unencrypted private key.
+    """
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives import serialization
+
+    try:
+        key = serialization.load_pem_private_key(private, password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise SettingsError(
+            f"the private key cannot be read ({shorten(error)}): give an unencrypted EC P-256 key "
+            "in PEM"
+        ) from error
+    return key.public_key().public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+
+
 def write_manifest(directory: Path, manifest: Manifest) -> Path:
     """Write `manifest.json` into the model directory and return its path."""
     path = directory / MANIFEST

@@ -73,7 +73,10 @@ def _parser() -> argparse.ArgumentParser:
     reset.set_defaults(run=triggering.reset)
     _review(commands.add_parser("review", help="decisions that wait for a person"), usecase)
 
-    rules = commands.add_parser("rules", parents=[usecase], help="alert rules for Prometheus")
+    rules = commands.add_parser("rules", help="alert rules for Prometheus")
+    whose = rules.add_mutually_exclusive_group(required=True)
+    whose.add_argument("--usecase", metavar="NAME", help="those that follow from its spec")
+    whose.add_argument("--cluster", action="store_true", help="those on what Kubernetes runs")
     rules.add_argument("--out", type=Path, metavar="FILE", help="write them to this file")
     rules.set_defaults(run=alerting.rules)
     metrics = commands.add_parser("metrics", help="serve what is known to Prometheus")

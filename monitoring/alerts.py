@@ -1,8 +1,9 @@
-"""Prometheus' alerting rules of a use case, derived from its spec.
+"""Prometheus' alerting rules: of a use case, derived from its spec, and of a cluster.
 
 What the spec holds is never typed a second time: budgets, availability, windows, delays, limits.
 The numbers that it does not hold stand in `monitoring.alert_rules`, each with its reason. What the
-rules measure comes from the gateways (`/metrics`), the model servers and `monitoring.exporter`.
+rules measure comes from the gateways (`/metrics`), the model servers and `monitoring.exporter`, and
+in a cluster from kube-state-metrics as well.
 """
 
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.scalarstring import LiteralScalarString
 
 from mlplatform.contracts import UseCase
-from monitoring.alert_rules import data, decisions, serving
+from monitoring.alert_rules import cluster, data, decisions, serving
 from monitoring.alert_rules.rule import Recording, Rule
 
 _NO_VIEWS: Final[Mapping[str, float]] = MappingProxyType({})
@@ -44,7 +45,21 @@ def rules(spec: UseCase, ttls: Mapping[str, float] = _NO_VIEWS) -> dict[str, Any
 
 def text(spec: UseCase, ttls: Mapping[str, float] = _NO_VIEWS) -> str:
     """Return the rule file as YAML; equal input gives equal bytes."""
-    found = rules(spec, ttls)
+    return _yaml(rules(spec, ttls))
+
+
+def cluster_rules() -> dict[str, Any]:
+    """Return the group of rules on what Kubernetes runs; the same for every cluster."""
+    found = [rule.rendered() for rule in cluster.rules()]
+    return {"groups": [{"name": "mlplatform-cluster", "rules": found}]}
+
+
+def cluster_text() -> str:
+    """Return that group as YAML."""
+    return _yaml(cluster_rules())
+
+
+def _yaml(found: dict[str, Any]) -> str:
     for group in found["groups"]:
         for rule in group["rules"]:
             if "\n" in rule["expr"]:

@@ -33,14 +33,14 @@ def batch_scoring_pipeline(settings: PipelineSettings) -> Any:
         """
         run = dsl.PIPELINE_JOB_ID_PLACEHOLDER
         checked = data.validate(usecase=usecase, as_of=end, run_id=run)
-        place(checked, settings, cpu="1", memory="4Gi", secrets=LEDGER)
+        place(checked, settings, cpu="1", memory="4Gi", secrets=[LEDGER])
 
         scored = batch_scoring.batch_score(
             usecase=usecase, run_id=run, model=model, start=start, end=end, output=output
         )
         scored.after(checked)
         retries = settings.retries
-        place(scored, settings, cpu="2", memory="8Gi", retries=retries, secrets=REGISTRY)
+        place(scored, settings, cpu="2", memory="8Gi", retries=retries, secrets=[REGISTRY])
         give_public_key(scored)
 
     return pipeline

@@ -52,6 +52,20 @@ class Journal:
                     records[info.base_name.removesuffix(".json")] = json.loads(stream.read())
         return records
 
+    def clear(self) -> None:
+        """Forget what an earlier attempt at this run left, which would pass for its results.
+
+        Raises:
+            ServiceError: the data root cannot be written.
+        """
+        filesystem, folder = self._folder()
+        try:
+            filesystem.delete_dir_contents(folder, missing_dir_ok=True)
+        except OSError as error:
+            raise ServiceError(
+                f"cannot empty {folder}: {shorten(error)}; check the data root"
+            ) from error
+
     def _folder(self) -> tuple[fs.FileSystem, str]:
         run = re.sub(r"[^A-Za-z0-9_.-]", "-", self.run)
         place = parts.folder(self.root, f"runs/{self.usecase}/{run}")

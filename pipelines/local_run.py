@@ -10,13 +10,21 @@ import warnings
 from pathlib import Path
 
 
-def run(package: Path, pipeline_root: Path, arguments: dict[str, str]) -> None:
+def run(
+    package: Path, pipeline_root: Path, arguments: dict[str, str], run_id: str | None = None
+) -> None:
     """Run the pipeline in file `package` to its end.
+
+    Args:
+        package: Compiled pipeline.
+        pipeline_root: Folder for artifacts.
+        arguments: Of the pipeline, by name.
+        run_id: What the steps are told as the run's id; None: KFP draws one at random.
 
     Raises:
         RuntimeError: a task failed; its message is in the journal and on stdout.
     """
-    from kfp import components, local
+    from kfp import components, dsl, local
 
     if " " in sys.executable:
         sys.exit(
@@ -30,7 +38,10 @@ def run(package: Path, pipeline_root: Path, arguments: dict[str, str]) -> None:
         pipeline_root=str(pipeline_root),
         raise_on_error=True,
     )
-    components.load_component_from_file(str(package))(**arguments)
+    text = package.read_text(encoding="utf-8")
+    if run_id is not None:  # the runner has no setting for it
+        text = text.replace(dsl.PIPELINE_JOB_ID_PLACEHOLDER, run_id)
+    components.load_component_from_text(text)(**arguments)
 
 
 def main() -> None:
@@ -48,13 +59,16 @@ def main() -> None:
         help="another parameter of the pipeline, may be repeated",
     )
     parser.add_argument("--pipeline-root", type=Path, required=True, help="folder for artifacts")
+    parser.add_argument("--run", metavar="ID", help="the run's id; default: one at random")
     options = parser.parse_args()
     try:
         as_of = {} if options.as_of is None else {"as_of": options.as_of}
         arguments = {"usecase": options.usecase, **as_of, **dict(options.set)}
-        run(options.package, options.pipeline_root, arguments)
+        run(options.package, options.pipeline_root, arguments, options.run)
     except RuntimeError as error:
         sys.exit(f"the pipeline failed: {error}")
+    except KeyboardInterrupt:
+        sys.exit("the pipeline was interrupted")
 
 
 def _parameter(text: str) -> tuple[str, str]:

@@ -7,7 +7,7 @@ module knows both and decides nothing.
 import logging
 import tempfile
 from contextlib import AbstractContextManager
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ from pydantic import JsonValue
 
 from feature_repo import catalog
 from mlplatform.contracts import Evaluation, GateReport, ModelRef
-from mlplatform.errors import shorten
+from mlplatform.errors import DataError, shorten
 from mlplatform.ledger import Ledger
 from mlplatform.settings import (
     ArchiveSettings,
@@ -36,6 +36,7 @@ from pipelines.step_process import log_to_stderr, step_process
 
 if TYPE_CHECKING:
     from feature_repo.feedback import Feedback
+    from mlplatform.clients.ray_job import RayJobs
     from mlplatform.clients.registry import Registry
     from mlplatform.signing import KeyPair
 
@@ -43,7 +44,8 @@ if TYPE_CHECKING:
 def validate(usecase: str, as_of: str, run_id: str, report: str, request: str = "") -> None:
     """Land new raw events, check them and the labels; write the report to folder `report`.
 
-    A run that was started for a request takes it first, and ends where another run has it.
+    An empty `as_of` is what time it is now, and the later steps of the run look from there. A run
+    that was started for a request takes it first, and ends where another run has it.
     """
     from feature_repo import ingest
     from pipelines.steps import validate as step
@@ -51,8 +53,8 @@ def validate(usecase: str, as_of: str, run_id: str, report: str, request: str = 
     root = DataSettings.load().root
     with _process("validate", usecase, run_id) as journal:
         if request:
-            take_request(_ledger(), usecase, request, run_id, journal, datetime.now(UTC))
-        code, moment = catalog.load(usecase), times.moment(as_of)
+            take_request(_ledger(), usecase, request, run_id, journal, _now())
+        code, moment = catalog.load(usecase), times.moment(as_of) if as_of else _now()
         ingest.land(usecase, root, moment)
         journal.update(
             as_of=moment.isoformat(),
@@ -77,7 +79,8 @@ def build_training_set(usecase: str, as_of: str, run_id: str, training_set: str)
 
     root = DataSettings.load().root
     with _process("training_set", usecase, run_id) as journal:
-        code, moment, out = catalog.load(usecase), times.moment(as_of), Path(training_set)
+        code, out = catalog.load(usecase), Path(training_set)
+        moment = times.moment(as_of or _looked_from(usecase, run_id))
         out.mkdir(parents=True, exist_ok=True)
         store = open_store(root)
         apply(store)
@@ -104,14 +107,22 @@ def build_training_set(usecase: str, as_of: str, run_id: str, training_set: str)
 
 
 def train(usecase: str, run_id: str, training_set: str, models: str) -> None:
-    """Fit all candidates; write them to folder `models`."""
-    from pipelines.steps.train import train as step
-
+    """Fit all candidates, here or on a Ray cluster; write them to folder `models`."""
+    compute = ComputeSettings.load()
     with _process("train", usecase, run_id) as journal:
-        out, data = Path(models), artifacts.read_training_set(Path(training_set))
+        out, data = Path(models), Path(training_set)
         out.mkdir(parents=True, exist_ok=True)
-        candidates = step(catalog.spec(usecase), data, out, ComputeSettings.load().cpus)
-        artifacts.write_candidates(out, candidates)
+        if compute.ray == "job":
+            from pipelines.ray_training import train_remotely
+
+            root = DataSettings.load().root
+            candidates = train_remotely(_ray_jobs(), root, usecase, run_id, data, out)
+        else:
+            from pipelines.steps.train import train as step
+
+            rows = artifacts.read_training_set(data)
+            candidates = step(catalog.spec(usecase), rows, out, compute.cpus)
+            artifacts.write_candidates(out, candidates)
         journal["candidates"] = [item.model_dump(mode="json") for item in candidates]
 
 
@@ -174,7 +185,7 @@ def register(
             _keys(),
             PlatformSettings.load().git_commit,
             Path(gates) / "signed",
-            datetime.now(UTC),
+            _now(),
             request_inputs=data.request_inputs,
             threshold=spec.serving.decision_threshold,
         )
@@ -220,7 +231,7 @@ def batch_score(
                 manifest=signed,
                 out=Path(output) / usecase / f"v{ref.version}" / times.folder_name(window),
                 git_commit=PlatformSettings.load().git_commit,
-                now=datetime.now(UTC),
+                now=_now(),
             )
         artifacts.write(Path(manifest), "scores", result)
         journal["scores"] = result.model_dump(mode="json")
@@ -231,14 +242,29 @@ def record(usecase: str, run_id: str, state: str, error: str) -> None:
     log_to_stderr()
     ledger = _ledger()
     journal = Journal(DataSettings.load().root, usecase, run_id).read()
-    rows = decisions(usecase, run_id, journal, state=state, error=error, now=datetime.now(UTC))
+    rows = decisions(usecase, run_id, journal, state=state, error=error, now=_now())
     for decision in rows:
         ledger.append(decision)
+    if ComputeSettings.load().ray == "job":
+        _ray_jobs().remove(run_id, "train")  # of a step that was killed outright
     logging.getLogger("mlplatform.record").info("%d decisions on the ledger", len(rows))
 
 
 def _process(step: str, usecase: str, run_id: str) -> AbstractContextManager[dict[str, JsonValue]]:
     return step_process(step, Journal(DataSettings.load().root, usecase, run_id))
+
+
+def _looked_from(usecase: str, run_id: str) -> str:
+    """Return the time from which this run's validation looked."""
+    first = Journal(DataSettings.load().root, usecase, run_id).read().get("validate", {})
+    if "as_of" not in first:
+        raise DataError(f"run {run_id} has no validation that says from what time it looks")
+    return str(first["as_of"])
+
+
+def _now() -> datetime:
+    """Return what time it is for the platform."""
+    return PlatformSettings.load().clock()
 
 
 def _ledger() -> Ledger:
@@ -270,6 +296,13 @@ def _keys() -> "KeyPair":
 
     settings = SigningSettings.load()
     return KeyPair(private=settings.private_key, public=settings.public_key)
+
+
+def _ray_jobs() -> "RayJobs":
+    from mlplatform.clients.kubernetes import Cluster
+    from mlplatform.clients.ray_job import RayJobs
+
+    return RayJobs(Cluster.connect())
 
 
 def _registry() -> "Registry":

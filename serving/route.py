@@ -119,6 +119,14 @@ class RouteStore:
                 "read the route and decide again"
             )
 
+    def remove(self, usecase: str) -> None:
+        """Take the route away: gateways that run keep the last one, new ones have none.
+
+        Raises:
+            ServiceError: Redis cannot be reached; whether it was removed is then unknown.
+        """
+        self._redis.execute("DEL", route_key(usecase))
+
     def acknowledgements(self, usecase: str) -> dict[str, int]:
         """Return the epoch that each living gateway follows, by gateway.
 

@@ -10,6 +10,14 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--cluster",
+        action="store_true",
+        help="run tests/cluster as well: they install the platform in the cluster of KUBECONFIG",
+    )
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     """The repository."""

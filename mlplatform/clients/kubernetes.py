@@ -61,6 +61,34 @@ MODEL_ROLLOUTS: Final = Kind("mlplatform.dev/v1alpha1", "modelrollouts")
 RAY_JOBS: Final = Kind("ray.io/v1", "rayjobs")
 
 
+class Contexts(NamedTuple):
+    """What kubeconfig knows."""
+
+    names: tuple[str, ...]
+    current: str
+    """Empty: none is chosen."""
+
+
+def contexts() -> Contexts:
+    """Return the contexts of kubeconfig; none where there is no kubeconfig.
+
+    Raises:
+        ServiceError: It cannot be read.
+    """
+    from kubernetes.config import kube_config
+
+    try:
+        # The package's own list fails where no context is the current one.
+        config = kube_config.KubeConfigMerger(kube_config.KUBE_CONFIG_DEFAULT_LOCATION).config
+        values = {} if config is None else config.value
+        names = tuple(str(context["name"]) for context in values.get("contexts") or ())
+    except Exception as error:  # YAML's errors are of another package
+        raise ServiceError(
+            f"kubeconfig cannot be read: {shorten(error)}; check the file that KUBECONFIG names"
+        ) from error
+    return Contexts(names, str(values.get("current-context") or ""))
+
+
 class Cluster:
     """One cluster, seen from one namespace; safe to share between threads.
 
@@ -199,8 +227,8 @@ class Cluster:
         metadata = body["metadata"]
         path = self._path(kind, metadata.get("namespace", ""), metadata["name"])
         query = {"fieldManager": manager, "force": "true"} | ({"dryRun": "All"} if dry_run else {})
-        # As text: the client writes JSON only under JSON's own names, and JSON is YAML.
-        return self._call("PATCH", path, body=json.dumps(body), query=query, content=_APPLY)
+        # The client writes JSON under this name as well, and JSON is YAML.
+        return self._call("PATCH", path, body=body, query=query, content=_APPLY)
 
     def patch(
         self, kind: Kind, name: str, body: Object, *, namespace: str = "", subresource: str = ""
@@ -276,6 +304,27 @@ class Cluster:
         }
         path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
         return bool(self._call("POST", path, body=body)["status"]["allowed"])
+
+    def kinds(self) -> tuple[Kind, ...]:
+        """Return every kind whose objects this API server lists, in one version each.
+
+        Raises:
+            ServiceError: The API server is away, or refuses.
+        """
+        versions = ["v1"]
+        for group in self._call("GET", "/apis")["groups"]:
+            versions.append(group["preferredVersion"]["groupVersion"])
+        found = []
+        for version in versions:
+            # One whose own server is away (metrics, say) lists nothing now.
+            with contextlib.suppress(ServiceError):
+                there = self._call("GET", Kind(version, "").root)
+                found += [
+                    Kind(version, resource["name"], bool(resource["namespaced"]))
+                    for resource in there["resources"]
+                    if "list" in resource["verbs"] and "/" not in resource["name"]
+                ]
+        return tuple(found)
 
     def server_version(self) -> str:
         """Return the API server's version, e.g. v1.34.4; raises ServiceError where it is away."""

@@ -58,6 +58,9 @@ Outcome = Literal["better", "no_gain", "failed"]
 RunState = Literal["running", "succeeded", "failed", "unknown"]
 """Of a run; unknown: the orchestrator has no such run any more."""
 
+_NAME_LENGTH: Final = 63
+_DIGEST_LENGTH: Final = 16
+
 IN_FLIGHT: Final = frozenset[Phase]({"awaiting_approval", "ready", "submitted"})
 
 
@@ -223,3 +226,21 @@ def owner(row: Decision) -> str:
 def ownership_key(usecase: str, key: str) -> str:
     """Return the ledger's key of the row that says which run owns a request."""
     return f"{usecase}/retrain/{key}/run"
+
+
+def run_name(pipeline: str, usecase: str, key: str) -> str:
+    """Return the name of the run that carries a key, where the orchestrator lets names be chosen.
+
+    It is a name that Kubernetes takes for a Job and for a label: 63 letters, digits and dashes.
+    One that is too long keeps its beginning, and ends in a digest of all of it.
+
+    Args:
+        pipeline: Its name.
+        usecase: Its name.
+        key: Of a request: letters, digits and dashes.
+    """
+    name = f"{pipeline}-{usecase}-{key}".replace("_", "-").lower()
+    if len(name) <= _NAME_LENGTH:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:_DIGEST_LENGTH]
+    return f"{name[: _NAME_LENGTH - _DIGEST_LENGTH - 1].rstrip('-')}-{digest}"

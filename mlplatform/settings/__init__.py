@@ -8,6 +8,7 @@ from mlplatform.settings.base import PLACEHOLDER, Settings
 from mlplatform.settings.compute import ComputeSettings
 from mlplatform.settings.kubeflow import KubeflowSettings
 from mlplatform.settings.monitoring import MonitoringSettings
+from mlplatform.settings.operator import OperatorSettings
 from mlplatform.settings.pipeline import PipelineSettings
 from mlplatform.settings.platform import Environment, PlatformSettings
 from mlplatform.settings.registry import RegistrySettings, SigningSettings
@@ -25,6 +26,7 @@ __all__ = [
     "KubeflowSettings",
     "LedgerSettings",
     "MonitoringSettings",
+    "OperatorSettings",
     "PipelineSettings",
     "PlatformSettings",
     "RedisSettings",
@@ -46,5 +48,6 @@ CONCERNS: tuple[type[Settings], ...] = (
     GatewaySettings,
     ArchiveSettings,
     MonitoringSettings,
+    OperatorSettings,
 )
 """All concerns, in the order in which they are documented."""

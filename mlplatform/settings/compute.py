@@ -1,5 +1,7 @@
 """What one process may take of its machine."""
 
+from typing import Literal
+
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
@@ -13,4 +15,9 @@ class ComputeSettings(Settings):
 
     cpus: int = Field(
         default=2, ge=1, le=1024, description="Cores that Ray, BLAS and polars may use together."
+    )
+    ray: Literal["local", "job"] = Field(
+        default="local",
+        description="Where trials run: local, in the step's own process; job, on a Ray cluster "
+        "that KubeRay makes for the step.",
     )

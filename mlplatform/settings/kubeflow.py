@@ -23,6 +23,11 @@ class KubeflowSettings(Settings):
     experiment: str = Field(
         default="retraining", min_length=1, description="Experiment that runs are shown under."
     )
+    scheduled: bool = Field(
+        default=False,
+        description="Whether Kubeflow's recurring runs keep the schedule of the specs; false: the "
+        "trigger does, which counts cooldown and budget as well, and they are switched off.",
+    )
     service_account: str = Field(
         default="", description="Kubernetes account of a run's pods; empty: the installation's."
     )

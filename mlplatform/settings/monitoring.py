@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, SecretStr
 from pydantic_settings import SettingsConfigDict
@@ -36,6 +36,10 @@ class MonitoringSettings(Settings):
         ge=1,
         le=1000,
         description="Windows that one call judges at most after an outage, the newest.",
+    )
+    orchestrator: Literal["kubeflow", "job"] = Field(
+        default="kubeflow",
+        description="What runs pipelines: kubeflow, or job for a Job of Kubernetes each.",
     )
     tick_seconds: float = Field(
         default=30, gt=0, le=3600, description="Pause between two looks of the trigger, seconds."

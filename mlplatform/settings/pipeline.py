@@ -1,5 +1,7 @@
 """How pipelines are placed on a cluster when they are compiled."""
 
+from typing import Literal
+
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
@@ -19,7 +21,7 @@ class PipelineSettings(Settings):
     signing_secret: str = Field(
         default="mlplatform-signing",
         pattern=_DNS_LABEL,
-        description="Kubernetes Secret with the key pair, mounted in registration only.",
+        description="Kubernetes Secret with the private key, mounted in registration only.",
     )
     gpu_resource: str = Field(
         default="nvidia.com/gpu",
@@ -36,6 +38,11 @@ class PipelineSettings(Settings):
         default="nvidia.com/gpu",
         min_length=1,
         description="Key of the taint that GPU nodes carry, tolerated by the training task.",
+    )
+    ray: Literal["local", "job"] = Field(
+        default="local",
+        description="Where training runs: local, in its task's pod; job, on a Ray cluster that "
+        "KubeRay makes for it, with the GPUs that the chart's values name.",
     )
     retries: int = Field(
         default=2, ge=0, le=10, description="Further attempts of a task that talks to services."

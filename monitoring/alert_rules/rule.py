@@ -51,6 +51,13 @@ SEVERITIES: Final[Mapping[str, Severity]] = MappingProxyType(
         "RolloutHeld": "ticket",
         "RolloutFrozen": "ticket",
         "LedgerBroken": "page",
+        # Cluster
+        "NobodyDrivesRollouts": "page",
+        "WorkloadNotReady": "ticket",
+        "ContainerRestarts": "ticket",
+        "JobFailed": "ticket",
+        "MaterializationLate": "ticket",
+        "VolumeFills": "ticket",
     }
 )
 """All alerts; each has a section in docs/operations.md. A page is for harm that goes on now and
@@ -74,16 +81,22 @@ class Rule:
     """How long it must be true."""
     labels: Mapping[str, str] = field(default_factory=dict)
 
-    def rendered(self, usecase: str) -> dict[str, Any]:
-        """Return the rule as it stands in a group of Prometheus."""
-        labels = {"severity": SEVERITIES[self.name], "usecase": usecase, **self.labels}
+    def rendered(self, usecase: str = "") -> dict[str, Any]:
+        """Return the rule as it stands in a group of Prometheus.
+
+        Args:
+            usecase: Whose; empty: the platform's, and what it is about says its namespace.
+        """
+        about = usecase or "{{ $labels.namespace }}"
+        whose = {"usecase": usecase} if usecase else {}
+        labels = {"severity": SEVERITIES[self.name], **whose, **self.labels}
         rule: dict[str, Any] = {"alert": self.name, "expr": self.expr}
         if self.lasts:
             rule["for"] = duration(self.lasts)
         return rule | {
             "labels": labels,
             "annotations": {
-                "summary": f"{usecase}: {self.summary}",
+                "summary": f"{about}: {self.summary}",
                 "description": self.description,
                 "runbook_url": runbook(self.name),
             },

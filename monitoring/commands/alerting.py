@@ -12,16 +12,20 @@ from monitoring.exporter import Exporter, serve, sources
 
 
 def rules(options: argparse.Namespace, stop: threading.Event) -> int:
-    """Print the alert rules that follow from a spec, or write them to a file."""
+    """Print the alert rules that follow from a spec, or a cluster's, or write them to a file."""
     del stop
-    views = layout.load(options.usecase).views
-    ttls = {view.name: view.ttl_seconds for view in views if view.ttl_seconds is not None}
-    text = alerts.text(catalog.spec(options.usecase), ttls)
+    text = alerts.cluster_text() if options.cluster else _of_usecase(options.usecase)
     if options.out is None:
         sys.stdout.write(text)
     else:
         options.out.write_text(text, encoding="utf-8")
     return 0
+
+
+def _of_usecase(name: str) -> str:
+    views = layout.load(name).views
+    ttls = {view.name: view.ttl_seconds for view in views if view.ttl_seconds is not None}
+    return alerts.text(catalog.spec(name), ttls)
 
 
 def metrics(options: argparse.Namespace, stop: threading.Event) -> int:

@@ -12,7 +12,7 @@ from monitoring import orders
 from monitoring.commands.desk import Desk
 from monitoring.gain import gain
 from monitoring.requests import notice
-from monitoring.submit import Submitter
+from monitoring.submit import Orchestrator, Submitter
 
 PIPELINE: Final = "training"
 """Name of the pipeline that trains; monitoring knows it by name alone."""
@@ -20,16 +20,13 @@ PIPELINE: Final = "training"
 
 def trigger(options: argparse.Namespace, stop: threading.Event) -> int:
     """Take the request in flight one step further, once or until `stop` is set."""
-    from mlplatform.clients.kubeflow import KubeflowOrchestrator
-    from mlplatform.settings import KubeflowSettings
-
     desk = Desk(options.usecase)
     name, monitoring = desk.spec.name, desk.spec.monitoring
     submitter = Submitter(
         name,
         PIPELINE,
         desk.requests,
-        KubeflowOrchestrator(KubeflowSettings.load()),
+        _orchestrator(desk),
         lambda run: gain(desk.ledger, name, run),
         desk.ledger,
         desk.now,
@@ -57,6 +54,19 @@ def trigger(options: argparse.Namespace, stop: threading.Event) -> int:
             said = text
         if options.once or stop.wait(desk.settings.tick_seconds):
             return 0
+
+
+def _orchestrator(desk: Desk) -> Orchestrator:
+    """Return what runs pipelines here."""
+    if desk.settings.orchestrator == "job":
+        from mlplatform.clients.kubernetes import Cluster
+        from mlplatform.clients.kubernetes_jobs import JobOrchestrator
+
+        return JobOrchestrator(Cluster.connect(), desk.ledger)
+    from mlplatform.clients.kubeflow import KubeflowOrchestrator
+    from mlplatform.settings import KubeflowSettings
+
+    return KubeflowOrchestrator(KubeflowSettings.load())
 
 
 def ask(options: argparse.Namespace, stop: threading.Event) -> int:

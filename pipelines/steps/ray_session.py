@@ -10,6 +10,7 @@ import logging
 import os
 import secrets
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -41,8 +42,7 @@ _SETTINGS: Final[Mapping[str, str]] = {
 def session(cpus: int, scratch_parent: Path | None = None) -> Iterator[Path]:
     """Connect to Ray, starting it with `cpus` CPUs when there is none; yields a scratch folder.
 
-    The folder is short-lived and its path short: Ray makes Unix sockets below it, whose paths
-    may have 107 characters. The environment of this process is restored at the end.
+    The folder is short-lived. The environment of this process is restored at the end.
 
     Args:
         cpus: CPUs that Ray may use; capped to those of this machine.
@@ -51,18 +51,28 @@ def session(cpus: int, scratch_parent: Path | None = None) -> Iterator[Path]:
     Raises:
         ServiceError: Ray does not start.
     """
-    with _scratch(scratch_parent) as scratch, _environment():
-        import ray
-
-        if ray.is_initialized():
-            yield scratch
+    with _scratch(scratch_parent) as scratch:
+        if _connected():  # its cluster has a token already
+            with _environment(_SETTINGS):
+                yield scratch
             return
-        _reread_authentication()
-        try:
-            _start(cpus, scratch / "ray")
-            yield scratch
-        finally:
-            ray.shutdown()
+        # Ray makes Unix sockets in its own folder, whose paths may have 107 characters.
+        own = {"RAY_AUTH_TOKEN": secrets.token_hex(32)}
+        with _scratch() as short, _environment(_SETTINGS | own):
+            import ray
+
+            _reread_authentication()
+            try:
+                _start(cpus, short / "ray")
+                yield scratch
+            finally:
+                ray.shutdown()
+
+
+def _connected() -> bool:
+    """Return whether this process has a cluster; importing Ray would make it read its settings."""
+    ray: Any = sys.modules.get("ray")
+    return ray is not None and bool(ray.is_initialized())
 
 
 def _start(cpus: int, folder: Path) -> None:
@@ -98,7 +108,7 @@ def _reread_authentication() -> None:
 
 
 @contextmanager
-def _scratch(parent: Path | None) -> Iterator[Path]:
+def _scratch(parent: Path | None = None) -> Iterator[Path]:
     short = "/tmp" if os.access("/tmp", os.W_OK) else None  # noqa: S108  # sockets need short paths
     path = Path(tempfile.mkdtemp(prefix="mlp", dir=parent or short))
     try:
@@ -108,11 +118,11 @@ def _scratch(parent: Path | None) -> Iterator[Path]:
 
 
 @contextmanager
-def _environment() -> Iterator[None]:
+def _environment(settings: Mapping[str, str]) -> Iterator[None]:
     """Set Ray's variables; they must be there before it starts its processes."""
     root = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
-    chosen = {**_SETTINGS, "RAY_AUTH_TOKEN": secrets.token_hex(32), "PYTHONPATH": path}
+    chosen = {**settings, "PYTHONPATH": path}
     before = {name: os.environ.get(name) for name in chosen}
     os.environ.update(chosen)
     try:

@@ -26,7 +26,11 @@ _log = logging.getLogger("mlplatform.train")
 
 
 def train(
-    spec: UseCase, training_set: TrainingSet, out: Path, compute: int
+    spec: UseCase,
+    training_set: TrainingSet,
+    out: Path,
+    compute: int,
+    scratch: Path | None = None,
 ) -> tuple[Candidate, ...]:
     """Train, choose the best configuration of each kind on validation rows, and export it.
 
@@ -37,6 +41,7 @@ def train(
         training_set: Rows and features.
         out: Folder of the models; made when absent.
         compute: CPUs to use; one trial runs on each.
+        scratch: Folder for the files of trials, on a volume of all nodes; None: of this machine.
 
     Returns:
         One model for each kind, in the order of the spec.
@@ -52,7 +57,7 @@ def train(
         _rows(part, training_set, spec.label.name) for part in (parts.train, parts.validation)
     )
     _log.info("%d trials on %d CPUs", len(chosen), compute)
-    trials = run_all(chosen, fit, held_out, spec.training, spec.goal.north_star, compute)
+    trials = run_all(chosen, fit, held_out, spec.training, spec.goal.north_star, compute, scratch)
     out.mkdir(parents=True, exist_ok=True)
     candidates = []
     for rule in spec.training.candidates:

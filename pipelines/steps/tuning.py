@@ -36,6 +36,7 @@ def run_all(
     training: Training,
     north_star: Metric,
     cpus: int,
+    scratch_parent: Path | None = None,
 ) -> tuple[Trial, ...]:
     """Run each plan and return its trial, in the order of the plans.
 
@@ -48,12 +49,13 @@ def run_all(
         training: Seed, rounds, imbalance and calibration of the spec.
         north_star: Metric that a trial is scored by.
         cpus: Trials at a time.
+        scratch_parent: Folder for the files of trials; None: one of this machine.
 
     Raises:
         PlatformError: What a trial raised on purpose (SpecError, DataError), as it was.
         ModelError: A trial failed in another way.
     """
-    with session(cpus) as scratch:
+    with session(cpus, scratch_parent) as scratch:
         from ray import tune
 
         configurations = [asdict(plan) for plan in _slowest_first(plans)]

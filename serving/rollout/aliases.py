@@ -2,24 +2,20 @@
 
 MLflow moves an alias without comparing, so nothing there stops an old write. Here a writer holds an
 exclusive lock, reads the state that is stored by then and refuses when it is not what the caller
-means: a process that slept through a promotion cannot move an alias back. The lock is a file's: it
-is let go when its holder dies, and reaches the processes of one machine.
+means: a process that slept through a promotion cannot move an alias back. The lock is a file's on
+one machine (`locks`), and the operator's lease in a cluster.
 
 An alias `challenger` of a later version than the rollout's is left alone: the registration of that
 version set it, and the rollout has no say about it.
 """
 
-import fcntl
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Final
 
 from mlplatform.clients.registry import Registry
 from mlplatform.contracts.rollout import Version
-from mlplatform.errors import ServiceError, StaleError, shorten
+from mlplatform.errors import StaleError
 from serving.rollout.effects import SetAliases
-from serving.rollout.store import RolloutStore
+from serving.rollout.ports import Lock, States
 from serving.rollout.wanted import effects
 
 _CHAMPION: Final = "champion"
@@ -32,11 +28,11 @@ class RegistryAliases:
     Args:
         registry: Where they are.
         store: The states that they follow.
-        lock_path: File to hold while writing; the same one for all processes.
+        lock: To hold while writing; the same one for all processes.
     """
 
-    def __init__(self, registry: Registry, store: RolloutStore, lock_path: Path) -> None:
-        self._registry, self._store, self._lock_path = registry, store, lock_path
+    def __init__(self, registry: Registry, store: States, lock: Lock) -> None:
+        self._registry, self._store, self._lock = registry, store, lock
 
     def set(self, usecase: str, champion: Version, challenger: Version | None) -> None:
         """Make the aliases so; writes only what differs.
@@ -45,7 +41,7 @@ class RegistryAliases:
             StaleError: The stored state means other aliases by now; nothing was written.
             ServiceError: The registry is away, or another process is at it.
         """
-        with self._alone():
+        with self._lock.alone():
             stored = self._store.read(usecase)
             meant = () if stored is None else effects(stored.rollout)
             if stored is None or SetAliases(champion, challenger) not in meant:
@@ -69,28 +65,3 @@ class RegistryAliases:
     def _marked(self, usecase: str, alias: str) -> int | None:
         found = self._registry.by_alias(usecase, alias)
         return None if found is None else found.version
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Hold the lock; never waits, so that who has it cannot hold up anybody's rollback."""
-        try:
-            self._lock_path.parent.mkdir(parents=True, exist_ok=True)
-            lock = self._lock_path.open("ab")
-        except OSError as error:
-            raise ServiceError(
-                f"{self._lock_path} cannot be opened: {shorten(error)}; choose a folder that this "
-                "process may write"
-            ) from error
-        with lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise ServiceError(
-                    f"another process is setting aliases (it holds {self._lock_path}): try again"
-                ) from error
-            except OSError as error:
-                raise ServiceError(
-                    f"{self._lock_path} cannot be locked: {shorten(error)}; choose a folder of a "
-                    "file system that has locks"
-                ) from error
-            yield

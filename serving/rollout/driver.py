@@ -26,8 +26,8 @@ from mlplatform.ledger import Ledger
 from serving.rollout import arms
 from serving.rollout.effects import Effect, EnsureServers, PublishRoute, Record, SetAliases
 from serving.rollout.machine import WATCHED, look, reissue, turn
-from serving.rollout.ports import Aliases, Reader, Server, Servers
-from serving.rollout.store import Look, RolloutStore, Stored
+from serving.rollout.ports import Aliases, Reader, Server, Servers, States
+from serving.rollout.store import Look, Stored
 from serving.rollout.wanted import effects
 from serving.route import RouteStore
 
@@ -60,7 +60,7 @@ class Driver:
     def __init__(
         self,
         usecase: str,
-        store: RolloutStore,
+        store: States,
         routes: RouteStore,
         servers: Servers,
         aliases: Aliases,

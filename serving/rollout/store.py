@@ -16,6 +16,9 @@ from mlplatform.contracts.rollout import Phase
 from mlplatform.ledger.database import Database
 from mlplatform.ledger.state import StateTable, parse
 
+Revision = int | str
+"""Which state is stored: told apart by equality alone. The database counts, a cluster has words."""
+
 _TABLES: Final = MetaData()
 
 _LOOKS: Final = Table(
@@ -49,8 +52,8 @@ class Look(Contract):
 class Stored:
     """The newest rollout of a use case, as it is stored."""
 
-    revision: int
-    """Counts the writes of the use case's row, from 1."""
+    revision: Revision
+    """Another one after each write; 0 stands for "there is none"."""
     rollout: Rollout
 
 
@@ -82,7 +85,7 @@ class RolloutStore:
         found = self._states.read(usecase)
         return None if found is None else Stored(*found)
 
-    def write(self, rollout: Rollout, *, revision: int) -> int:
+    def write(self, rollout: Rollout, *, revision: Revision) -> int:
         """Replace the state that has this revision, and return the new revision.
 
         Args:
@@ -93,7 +96,7 @@ class RolloutStore:
             StaleError: The stored state is another one by now; nothing was written.
             ServiceError: The database cannot be reached; whether it was written is then unknown.
         """
-        return self._states.write(rollout, revision=revision)
+        return self._states.write(rollout, revision=int(revision))
 
     def note(self, look: Look) -> None:
         """Keep what was seen; the first look of a moment stands.

@@ -16,11 +16,12 @@ from feature_repo import catalog, layout
 from mlplatform.contracts import UseCase
 from mlplatform.settings import CONCERNS
 from monitoring.alert_rules.rule import SEVERITIES, duration
-from monitoring.alerts import rules, text
+from monitoring.alerts import cluster_rules, cluster_text, rules, text
 from monitoring.gauges import METRICS
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = Path(__file__).parent / "golden" / "alerts.yaml"
+CLUSTER_GOLDEN = GOLDEN.with_name("cluster_alerts.yaml")
 USECASE = "flight_delay"
 SPEC = catalog.spec(USECASE)
 
@@ -42,8 +43,12 @@ def found(spec: UseCase = SPEC) -> list[dict[str, Any]]:
     return [rule for group in rules(spec, ttls())["groups"] for rule in group["rules"]]
 
 
+def of_cluster() -> list[dict[str, Any]]:
+    return [rule for group in cluster_rules()["groups"] for rule in group["rules"]]
+
+
 def alerts(spec: UseCase = SPEC) -> list[dict[str, Any]]:
-    return [rule for rule in found(spec) if "alert" in rule]
+    return [rule for rule in found(spec) if "alert" in rule] + of_cluster()
 
 
 def selectors(expr: str) -> Iterator[tuple[str, dict[str, tuple[str, str]]]]:
@@ -55,6 +60,7 @@ def selectors(expr: str) -> Iterator[tuple[str, dict[str, tuple[str, str]]]]:
 
 def test_the_rules_are_those_of_the_golden_file() -> None:
     assert GOLDEN.read_text() == golden(), "make golden, then review"
+    assert CLUSTER_GOLDEN.read_text() == cluster_text(), "make golden, then review"
 
 
 def test_every_alert_has_a_rule_and_every_rule_a_severity() -> None:
@@ -194,8 +200,23 @@ def test_every_selector_names_its_use_case_or_model() -> None:
 def test_every_expression_is_promql() -> None:
     promql_parser = pytest.importorskip("promql_parser", reason="the dependency group dev has it")
 
-    for rule in found():
+    for rule in found() + of_cluster():
         promql_parser.parse(rule["expr"])
+
+
+def test_a_clusters_rules_read_what_clusters_have_and_name_the_platforms_own_objects() -> None:
+    wrong = []
+    for rule in of_cluster():
+        for name, matchers in selectors(rule["expr"]):
+            names = [value for _, value in matchers.values()]
+            known = name.startswith(("kube_", "kubelet_volume_stats_"))
+            if not known or not any(
+                "mlplatform-" in value or "mlplatform|" in value for value in names
+            ):
+                wrong.append((rule["alert"], name))
+
+    assert [] == wrong
+    assert all("usecase" not in rule["labels"] for rule in of_cluster())
 
 
 @pytest.mark.parametrize(

@@ -15,10 +15,12 @@ GPU = PipelineSettings(
     gpu_count=1,
     node_selector={"pool": "ml"},
 )
+RAY = PipelineSettings(image=GPU.image, gpu_count=1, ray="job")
 CASES = {
     "batch_scoring": ("batch_scoring", PipelineSettings()),
     "training": ("training", PipelineSettings()),
     "training-gpu": ("training", GPU),
+    "training-ray": ("training", RAY),
 }
 """The pipeline and the settings of each golden file."""
 
@@ -68,6 +70,15 @@ def test_only_training_asks_for_a_gpu(documents: Documents) -> None:
     assert ["exec-train"] == [name for name, spec in placed.items() if "tolerations" in spec]
 
 
+def test_training_on_a_ray_cluster_leaves_its_gpus_to_the_cluster() -> None:
+    executors, placed = executors_of("training-ray")
+    told = [name for name, spec in executors.items() if "COMPUTE_RAY" in str(spec["container"])]
+
+    assert ["exec-record", "exec-train"] == sorted(told)
+    assert [] == [n for n, spec in executors.items() if "accelerator" in str(spec["container"])]
+    assert "/dev/shm" not in str(placed)  # noqa: S108  # no path of this machine
+
+
 def test_only_registration_can_read_the_signing_key(documents: Documents) -> None:
     readers = [name for name, spec in documents[1].items() if "secretAsVolume" in spec]
 
@@ -77,8 +88,8 @@ def test_only_registration_can_read_the_signing_key(documents: Documents) -> Non
 def test_a_task_gets_the_secrets_of_the_services_that_it_speaks_to(documents: Documents) -> None:
     secrets = {name: str(spec.get("secretAsEnv", "")) for name, spec in documents[1].items()}
 
-    ledger = [name for name, text in secrets.items() if "ledger-url" in text]
-    registry = [name for name, text in secrets.items() if "registry-password" in text]
+    ledger = [name for name, text in secrets.items() if "MLPLATFORM_LEDGER_URL" in text]
+    registry = [name for name, text in secrets.items() if "MLPLATFORM_REGISTRY_PASSWORD" in text]
     assert ["exec-build-training-set", "exec-record", "exec-validate"] == sorted(ledger)
     assert ["exec-evaluate", "exec-register"] == sorted(registry)
 
@@ -97,5 +108,9 @@ def test_batch_scoring_can_read_no_private_key_and_the_registry_only_where_it_sc
     secrets = {name: str(spec.get("secretAsEnv", "")) for name, spec in placed.items()}
 
     assert [] == [name for name, spec in placed.items() if "secretAsVolume" in spec]
-    assert ["exec-batch-score"] == [n for n, text in secrets.items() if "registry-password" in text]
-    assert ["exec-validate"] == [n for n, text in secrets.items() if "ledger-url" in text]
+    assert ["exec-batch-score"] == [
+        n for n, text in secrets.items() if "MLPLATFORM_REGISTRY_PASSWORD" in text
+    ]
+    assert ["exec-validate"] == [
+        n for n, text in secrets.items() if "MLPLATFORM_LEDGER_URL" in text
+    ]

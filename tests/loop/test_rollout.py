@@ -20,7 +20,6 @@ import pytest
 import uvloop
 
 from local.load import Answer, Client, open_loop
-from local.rollout_orders import Orders
 from local.serving import Serving, serving
 from local.tally import scored_of
 from mlplatform.contracts import Rollout
@@ -29,6 +28,7 @@ from mlplatform.contracts.usecase.operation import Guardrail, RolloutPlan
 from mlplatform.ledger import Ledger
 from serving.gateway.answer import Answer as Scored
 from serving.rollout import machine
+from serving.rollout.desk import Orders
 from serving.route import RouteStore
 from tests.conftest import ROOT
 from tests.loop.small_platform import (

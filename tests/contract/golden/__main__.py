@@ -11,3 +11,4 @@ if __name__ == "__main__":
         with TemporaryDirectory() as folder:
             (GOLDEN / f"{case}.yaml").write_text(compiled(Path(folder), case))
     test_alert_rules.GOLDEN.write_text(test_alert_rules.golden())
+    test_alert_rules.CLUSTER_GOLDEN.write_text(test_alert_rules.cluster_text())

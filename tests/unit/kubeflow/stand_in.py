@@ -1,9 +1,10 @@
-"""A stand-in for KFP's API server: the v2beta1 calls that starting a run needs, and their faults.
+"""A stand-in for KFP's API server: the v2beta1 calls that we make, and their faults.
 
 What it answers follows KFP's swagger file: lists leave out what is empty, errors are gRPC's JSON,
 a multi-user installation insists on a namespace. It keeps what it was asked.
 """
 
+import email
 import http.server
 import json
 import socket
@@ -26,9 +27,13 @@ class KubeflowApi:
     versions: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     experiments: list[dict[str, Any]] = field(default_factory=list)
     runs: list[dict[str, Any]] = field(default_factory=list)
+    recurring: list[dict[str, Any]] = field(default_factory=list)
     asked: list[tuple[str, str, dict[str, str], Any]] = field(default_factory=list)
     """Method, path, query and body of each call."""
     tokens: list[str | None] = field(default_factory=list)
+    packages: list[bytes] = field(default_factory=list)
+    """Files that were uploaded, in order."""
+    counted: int = 0
     multi_user: bool = False
     fault: str = ""
     """What happens to the next call that matches `fault_at`."""
@@ -47,7 +52,17 @@ class KubeflowApi:
 
     def answer(self, method: str, path: str, query: dict[str, str], body: Any) -> tuple[int, Any]:
         parts = path.removeprefix(API).split("/")[1:]
-        return self._read(parts, query) if method == "GET" else self._make(parts[0], body)
+        match method, parts:
+            case "GET", _:
+                return self._read(parts, query)
+            case "POST", ["pipelines", "upload_version"]:
+                return self._add_version(query, body)
+            case "POST", ["recurringruns", switch]:
+                return self._switch(*switch.split(":"))
+            case "DELETE", ["recurringruns", run]:
+                self.recurring = [item for item in self.recurring if _id(item) != run]
+                return 200, {}
+        return self._make(parts[0], body)
 
     def _read(self, parts: list[str], query: dict[str, str]) -> tuple[int, Any]:
         match parts:
@@ -61,6 +76,8 @@ class KubeflowApi:
                     reverse=query.get("sort_by") == "created_at desc",
                 )
                 return 200, _listed("pipeline_versions", newest[: int(query["page_size"])])
+            case ["recurringruns"]:
+                return 200, _listed("recurringRuns", _filtered(self.recurring, query))
             case [kind]:
                 if self.multi_user and kind != "pipelines" and "namespace" not in query:
                     return _error(400, 3, "Invalid input error: namespace is empty")
@@ -72,11 +89,44 @@ class KubeflowApi:
             made = {**body, "run_id": f"run-{len(self.runs) + 1}", "state": "PENDING"}
             self.runs.append(made)
             return 200, made
+        if kind == "recurringruns":
+            # As it answers: numbers of 64 bits are texts, and `status` says what `mode` asked for.
+            status = f"{body['mode']}D"
+            self.counted += 1
+            made = {**body, "recurring_run_id": f"recurring-{self.counted}", "status": status}
+            self.recurring.append(made)
+            return 200, made
+        if kind == "pipelines":
+            self.upload(body["display_name"])
+            return 200, self.pipelines[-1] | body
         made = {**body, "experiment_id": f"id-of-{body['display_name']}"}
         if made["experiment_id"] in [item["experiment_id"] for item in self.experiments]:
             return _error(409, 6, "Already exist error")
         self.experiments.append(made)
         return 200, made
+
+    def _add_version(self, query: dict[str, str], package: Any) -> tuple[int, Any]:
+        versions = self.versions[query["pipelineid"]]
+        if query["name"] in [version.get("display_name") for version in versions]:
+            return _error(409, 6, "Already exist error")
+        made = {
+            "pipeline_version_id": f"id-of-{query['name']}",
+            "display_name": query["name"],
+            "description": query.get("description"),
+            "created_at": f"2026-02-01T00:00:{len(versions):02}Z",
+        }
+        versions.append(made)
+        self.packages.append(package)
+        return 200, made
+
+    def _switch(self, run: str, how: str) -> tuple[int, Any]:
+        (item,) = [item for item in self.recurring if _id(item) == run]
+        item["status"] = f"{how.upper()}D"
+        return 200, {}
+
+
+def _id(item: dict[str, Any]) -> str:
+    return str(item["recurring_run_id"])
 
 
 def _error(status: int, code: int, message: str) -> tuple[int, Any]:
@@ -104,7 +154,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         address = urlsplit(self.path)
         query = {name: values[0] for name, values in parse_qs(address.query).items()}
         size = int(self.headers.get("Content-Length", 0))
-        body = json.loads(self.rfile.read(size)) if size else None
+        body = self._body(self.rfile.read(size)) if size else None
         self.api.asked.append((self.command, address.path, query, body))
         self.api.tokens.append(self.headers.get("Authorization"))
         fault = ""
@@ -112,6 +162,16 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             fault, self.api.fault = self.api.fault, ""
             self.api.fault_at = ("", "")
         self._fail(fault, lambda: self.api.answer(self.command, address.path, query, body))
+
+    def _body(self, content: bytes) -> Any:
+        """Return what was sent: JSON, or the file of a form."""
+        kind = self.headers.get("Content-Type", "")
+        if not kind.startswith("multipart/form-data"):
+            return json.loads(content)
+        head = f"Content-Type: {kind}\r\n\r\n".encode()
+        (part,) = email.message_from_bytes(head + content).get_payload()
+        assert "uploadfile" == part.get_param("name", header="Content-Disposition")  # type: ignore[union-attr]
+        return part.get_payload(decode=True)  # type: ignore[union-attr]
 
     def _fail(self, fault: str, answer: Any) -> None:
         match fault:
@@ -144,7 +204,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    do_GET = do_POST = _handle  # noqa: N815 (the library's names)
+    do_GET = do_POST = do_DELETE = _handle  # noqa: N815 (the library's names)
 
     def log_message(self, *_arguments: Any) -> None:
         """Say nothing."""

@@ -13,12 +13,12 @@ from feature_repo import catalog
 from local import clock
 from local.clock import Clock
 from local.rollout import main
-from local.rollout_orders import Orders
 from local.workspace import Workspace
 from mlplatform.contracts import Decision, ModelRef, Rollout
 from mlplatform.errors import NotFoundError, RolloutError, ServiceError
 from mlplatform.ledger import Ledger
 from serving.rollout import machine
+from serving.rollout.desk import Orders
 from serving.rollout.store import RolloutStore
 
 USECASE = "flight_delay"
@@ -236,7 +236,7 @@ def test_a_rollout_begins_when_the_one_before_has_given_its_traffic_back(desk: D
 def test_a_rollout_that_does_not_come_to_rest_is_said(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("local.rollout_orders._SETTLE_SECONDS", 0.1)
+    monkeypatch.setattr("serving.rollout.desk._SETTLE_SECONDS", 0.1)
     desk.start(2)
     desk.driven = True
 

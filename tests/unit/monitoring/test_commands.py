@@ -238,6 +238,13 @@ def test_the_alert_rules_are_written_to_a_file(run: Run, tmp_path: Path) -> None
     assert path.read_text().startswith("groups:")
 
 
+def test_a_clusters_alert_rules_need_no_use_case(run: Run) -> None:
+    code, out, _ = run("rules", "--cluster")
+
+    assert 0 == code
+    assert "name: mlplatform-cluster" in out
+
+
 def test_metrics_are_served_until_sigterm(place: Path, root: Path) -> None:
     del place
     command = [sys.executable, "-m", "monitoring", "metrics", *USECASE, "--port", "0"]

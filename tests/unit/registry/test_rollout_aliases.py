@@ -10,6 +10,7 @@ from local.redis_server import redis_server
 from mlplatform.clients.registry import Registry
 from mlplatform.errors import StaleError
 from serving.rollout.aliases import RegistryAliases
+from serving.rollout.locks import FileLock
 from tests.unit.serving.rollout.builders import CHALLENGER, CHAMPION
 from tests.unit.serving.rollout.test_crashes import SCENARIOS, Assassin, Killed, Scenario
 from tests.unit.serving.rollout.world import USECASE, World, world_in
@@ -72,7 +73,7 @@ def test_a_driver_that_is_killed_at_a_call_to_the_registry_leaves_the_aliases_ri
 
 def test_aliases_that_the_state_does_not_mean_are_refused(world: World) -> None:
     world.ask()
-    aliases = RegistryAliases(world.registry, world.store, world.lock)
+    aliases = RegistryAliases(world.registry, world.store, FileLock(world.lock))
 
     with pytest.raises(StaleError, match="read the rollout and decide again"):
         aliases.set(USECASE, CHALLENGER, None)
@@ -85,7 +86,7 @@ def test_a_challenger_that_was_registered_later_keeps_its_alias(
 ) -> None:
     world.ask()
     world.registry.set_alias(USECASE, "challenger", marked)
-    aliases = RegistryAliases(world.registry, world.store, world.lock)
+    aliases = RegistryAliases(world.registry, world.store, FileLock(world.lock))
 
     aliases.set(USECASE, CHAMPION, CHALLENGER)
 

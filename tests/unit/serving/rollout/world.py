@@ -34,6 +34,7 @@ from mlplatform.ledger import Ledger
 from serving.rollout import machine
 from serving.rollout.aliases import RegistryAliases
 from serving.rollout.driver import Driver
+from serving.rollout.locks import FileLock
 from serving.rollout.ports import Server
 from serving.rollout.store import RolloutStore
 from serving.route import RouteStore, acknowledgement_key
@@ -208,7 +209,7 @@ class World:
         """
         store, ledger = RolloutStore(self.ledger_url), Ledger(self.ledger_url)
         registry, pool = copy.copy(self.registry), _Link(self.pool)
-        aliases = RegistryAliases(registry, store, self.lock)
+        aliases = RegistryAliases(registry, store, FileLock(self.lock))
         with closing(RouteStore(self.redis.address.url)) as routes:
             prepare(
                 store=store, routes=routes, pool=pool, aliases=aliases, registry=registry,

@@ -1,0 +1,1 @@
+"""The platform in a cluster: its images, the chart's release, and the commands around them."""

@@ -1,0 +1,31 @@
+# The gateway. Group `serving`: no Feast, no data frames, no ledger, so it is small and starts in a
+# second. One process for each core: the caps on threads keep numpy from starting more.
+ARG PYTHON=docker.io/library/python:3.11-slim-bookworm
+
+FROM ${PYTHON} AS locked
+ARG UV_VERSION=0.13.8
+RUN pip install --no-cache-dir --root-user-action=ignore "uv==${UV_VERSION}"
+WORKDIR /locked
+COPY images/install.sh images/export.sh pyproject.toml uv.lock ./
+RUN ./export.sh serving
+
+FROM ${PYTHON}
+ENV PATH=/opt/venv/bin:${PATH} PYTHONPATH=/app PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
+    HOME=/tmp LOGNAME=mlplatform DO_NOT_TRACK=1
+COPY --from=locked /locked/install.sh /locked/serving.txt /opt/locked/serving/
+RUN --mount=type=bind,from=locked,target=/mnt --mount=type=cache,target=/var/cache/uv \
+    /opt/locked/serving/install.sh /opt/locked/serving/serving.txt
+WORKDIR /app
+COPY mlplatform mlplatform
+COPY usecases usecases
+COPY feature_repo feature_repo
+COPY serving serving
+RUN chmod -R a+rX /app && python -m compileall -q .
+ARG GIT_COMMIT=unknown
+ENV MLPLATFORM_GIT_COMMIT=${GIT_COMMIT} \
+    OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
+LABEL org.opencontainers.image.title="mlplatform-gateway" \
+      org.opencontainers.image.description="Answers scoring requests" \
+      org.opencontainers.image.revision="${GIT_COMMIT}"
+USER 10001:10001
+CMD ["python", "-m", "serving.gateway"]

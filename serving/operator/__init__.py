@@ -1,0 +1,1 @@
+"""The rollouts of a cluster: the same driver, acting through the Kubernetes API."""
