@@ -20,6 +20,8 @@ LABEL ?=
 KEY ?=
 # Which cluster the commands of a cluster mean. Empty: the one of `make cluster`, never another.
 CONTEXT ?=
+ENV ?=
+REGION ?=
 NAMESPACE ?= mlplatform
 PROFILE ?= minimal
 VALUES ?=
@@ -149,7 +151,7 @@ compile: setup ## Compile the pipelines to build/pipelines
 	@$(BIN)/python -m pipelines.compile
 
 ##@ Run it in a cluster
-PLACE = --namespace $(NAMESPACE) $(if $(CONTEXT),--context $(CONTEXT))
+PLACE = --namespace $(NAMESPACE) $(if $(CONTEXT),--context $(CONTEXT)) $(if $(ENV),--env $(ENV))
 WHAT = --profile $(PROFILE) $(if $(VALUES),--values $(VALUES))
 
 .PHONY: cluster
@@ -161,7 +163,7 @@ images: setup ## Build and push one image for each role: REGISTRY=, CONTAINER_TO
 	@$(BIN)/python -m deploy images --registry $(REGISTRY) $(if $(CONTAINER_TOOL),--tool $(CONTAINER_TOOL)) $(ARGS)
 
 .PHONY: deploy
-deploy: setup ## Install or change the platform: PROFILE=minimal, full or gpu; CONTEXT=, NAMESPACE=, VALUES=file
+deploy: setup ## Install or change the platform: PROFILE=minimal, full, gpu; CONTEXT= or ENV=, VALUES=file
 	@$(BIN)/python -m deploy deploy $(PLACE) $(WHAT) $(if $(filter 0,$(TRAIN)),--no-train)
 
 .PHONY: status
@@ -203,6 +205,25 @@ restore: setup ## Put a backup back: FROM=folder, PARTS="ledger registry", REPLA
 .PHONY: destroy
 destroy: setup ## Remove the platform and its data: asks (YES=1: does not); CLUSTER=1 the kind cluster too
 	@$(BIN)/python -m deploy destroy $(PLACE) $(if $(YES),--yes) $(if $(CLUSTER),--cluster $(if $(CONTAINER_TOOL),--tool $(CONTAINER_TOOL)))
+
+##@ Cloud
+IN = $(or $(ENV),$(error name the environment: ENV=dev or ENV=prod)) $(if $(REGION),--region $(REGION))
+
+.PHONY: infra-plan
+infra-plan: setup ## What would change in AWS, and what a month would cost: ENV=dev or prod; needs terraform
+	@$(BIN)/python -m deploy.infra plan $(IN)
+
+.PHONY: infra-apply
+infra-apply: setup ## Make it so, after a look: asks (YES=1: does not); writes what `make deploy ENV=` needs
+	@$(BIN)/python -m deploy.infra apply $(IN) $(if $(YES),--yes)
+
+.PHONY: infra-drift
+infra-drift: setup ## Does AWS still equal its description? A difference fails, and is in build/infra
+	@$(BIN)/python -m deploy.infra drift $(IN)
+
+.PHONY: infra-destroy
+infra-destroy: setup ## Remove it with its data, load balancers and GPU nodes first: asks (YES=1: does not)
+	@$(BIN)/python -m deploy.infra destroy $(IN) $(if $(YES),--yes)
 
 ##@ Deliver
 .PHONY: scan
@@ -251,6 +272,10 @@ test-helm: setup ## The chart: golden renders, schemas, security; needs helm
 .PHONY: test-cluster
 test-cluster: setup ## The platform in a real cluster, faults included: the one of KUBECONFIG
 	$(BIN)/pytest tests/cluster --cluster
+
+.PHONY: test-infra
+test-infra: setup ## Terraform without an account: apply and destroy on loopback, checkov; needs terraform
+	$(BIN)/pytest tests/terraform
 
 .PHONY: test-thorough
 test-thorough: setup ## The point-in-time join against its oracle, ten thousand examples

@@ -4,8 +4,9 @@ import argparse
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from types import MappingProxyType
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from rich.console import Console
 from rich.text import Text
@@ -14,6 +15,9 @@ from deploy.command_line import Work, parser
 from deploy.progress import Progress
 from deploy.target import Target, choose
 from mlplatform.errors import PlatformError, ServiceError, SettingsError
+
+if TYPE_CHECKING:
+    from deploy.installing import Plan
 
 _INTERRUPTED: Final = 130
 """What a shell gives a command that Ctrl-C has ended."""
@@ -42,8 +46,38 @@ def main(arguments: list[str] | None = None) -> int:
 def _target(options: argparse.Namespace) -> Target:
     from mlplatform.clients.kubernetes import contexts
 
+    if options.env and not options.context:
+        from deploy.cloud_environment import CloudEnvironment
+
+        return Target(CloudEnvironment(options.env).ensure_context(), options.namespace)
     found = contexts()
     return Target(choose(options.context, found.names, found.current), options.namespace)
+
+
+def _own_values(options: argparse.Namespace) -> tuple[Path, ...]:
+    """Return the values over the profile's: the environment's, then the person's."""
+    own = (options.values,) if options.values else ()
+    if not options.env:
+        return own
+    from deploy.cloud_environment import CloudEnvironment
+
+    environment = CloudEnvironment(options.env)
+    environment.ensure_files(options.profile)
+    return (*environment.values(options.profile), *own)
+
+
+def _plan(options: argparse.Namespace, *, train: bool) -> "Plan":
+    from deploy.cloud_environment import CloudEnvironment
+    from deploy.installing import Plan
+
+    return Plan(
+        _target(options),
+        options.profile,
+        _own_values(options),
+        CloudEnvironment(options.env).objects if options.env else None,
+        train=train,
+        timeout_seconds=options.wait_minutes * 60,
+    )
 
 
 def _cluster(options: argparse.Namespace, console: Console) -> int:
@@ -55,30 +89,17 @@ def _cluster(options: argparse.Namespace, console: Console) -> int:
 
 
 def _deploy(options: argparse.Namespace, console: Console) -> int:
-    from deploy.installing import Installation, Plan
+    from deploy.installing import Installation
 
-    plan = Plan(
-        _target(options),
-        options.profile,
-        options.values,
-        train=not options.no_train,
-        timeout_seconds=options.wait_minutes * 60,
-    )
-    Installation(plan, Progress(console)).run()
+    Installation(_plan(options, train=not options.no_train), Progress(console)).run()
     return 0
 
 
 def _upgrade(options: argparse.Namespace, console: Console) -> int:
-    from deploy.installing import Installation, Plan
+    from deploy.installing import Installation
     from deploy.upgrading import preview
 
-    plan = Plan(
-        _target(options),
-        options.profile,
-        options.values,
-        train=False,
-        timeout_seconds=options.wait_minutes * 60,
-    )
+    plan = _plan(options, train=False)
     if not preview(console, plan):
         return 0
     if not options.yes and not _agreed(console, "Change this?"):
@@ -96,7 +117,8 @@ def _status(options: argparse.Namespace, console: Console) -> int:
 def _doctor(options: argparse.Namespace, console: Console) -> int:
     from deploy.doctor import Doctor, run
 
-    return 0 if run(console, Doctor(_target(options), options.profile, options.values)) else 1
+    doctor = Doctor(_target(options), options.profile, _own_values(options))
+    return 0 if run(console, doctor) else 1
 
 
 def _ui(options: argparse.Namespace, console: Console) -> int:

@@ -16,6 +16,11 @@ _FEAST_PROJECT: Final = "mlplatform"
 _DATA: Final = "+@read +@write +watch -@dangerous -@scripting"
 
 
+_NOBODY: Final = "user default reset ~* &* +@all"
+"""It is off and has no password, so nobody can be it. Redis itself is, while it reads its file of
+writes after a start: without these rights it refuses every transaction in there, and loses it."""
+
+
 class _Rights(NamedTuple):
     """In Redis's words: `%R~` keys to read, `%W~` to write, `~` both."""
 
@@ -58,7 +63,7 @@ def access_list(passwords: Mapping[str, str]) -> str:
     Args:
         passwords: By role, of all `USERS`.
     """
-    lines = ["user default reset"]
+    lines = [_NOBODY]
     for user, rights in _RIGHTS.items():
         digest = hashlib.sha256(passwords[user].encode()).hexdigest()
         keyed = " ".join(f"({selector})" for selector in rights.keyed)

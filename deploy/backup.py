@@ -12,6 +12,7 @@ Each file is read back before it counts, and the manifest comes last.
 import hashlib
 import json
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -89,10 +90,10 @@ class Backup:
         else:
             step("ledger", self._ledger)
             for name in DATABASES["registry"]:
-                step(name.replace("_", " "), lambda name=name: self._database("registry", name))  # type: ignore[misc]
+                step(name.replace("_", " "), partial(self._database, "registry", name))
         for part, volume in VOLUMES.items():
             if part not in self._left_out:
-                step(part, lambda part=part, volume=volume: self._volume(part, volume))  # type: ignore[misc]
+                step(part, partial(self._volume, part, volume))
         if self._with_secrets:
             step("secrets", self._secrets)
         made = Manifest(

@@ -72,6 +72,9 @@ def _place() -> argparse.ArgumentParser:
     place.add_argument(
         "--context", default="", help="of kubeconfig, or `current`; default: that of make cluster"
     )
+    place.add_argument(
+        "--env", default="", help="of Terraform, dev or prod: its cluster and its values"
+    )
     place.add_argument("--namespace", default="mlplatform", help="of the platform (%(default)s)")
     return place
 

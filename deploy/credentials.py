@@ -12,11 +12,11 @@ Values go through the API only: never into an argument, a file that stays, or a 
 import base64
 import secrets
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final
+from typing import Final, Literal
 from urllib.parse import quote, unquote, urlsplit
 
 from deploy.access_lists import USERS, access_list
@@ -53,6 +53,10 @@ class Recipe:
     """That its pods read; a Secret that is there has to have them."""
     make: Callable[[Known], Values]
     """From those before it."""
+    of: Literal["", "postgres", "redis"] = ""
+    """The service that it gives access to."""
+    inside: bool = False
+    """Whether only the service itself reads it: where it is managed, nobody does."""
 
 
 def password() -> str:
@@ -105,23 +109,28 @@ def _private_key(_: Known) -> Values:
 
 _POSTGRES: Final = ("POSTGRES_PASSWORD", "LEDGER_PASSWORD", "REGISTRY_PASSWORD")
 RECIPES: Final[tuple[Recipe, ...]] = (
-    Recipe("mlplatform-postgres", _POSTGRES, _passwords(*_POSTGRES)),
+    Recipe("mlplatform-postgres", _POSTGRES, _passwords(*_POSTGRES), of="postgres", inside=True),
     Recipe(
         "mlplatform-ledger",
         (_LEDGER_URL,),
         lambda known: {_LEDGER_URL: _database(known, "ledger", "ledger")},
+        of="postgres",
     ),
     Recipe(
         "mlplatform-registry-server",
         ("MLFLOW_BACKEND_STORE_URI", "MLFLOW_AUTH_DATABASE_URI", "MLFLOW_FLASK_SERVER_SECRET_KEY"),
         _registry_server,
+        of="postgres",
     ),
     *(
         Recipe(f"mlplatform-registry-{user}", (_USERNAME, _PASSWORD), _account(user))
         for user in _REGISTRY_ACCOUNTS
     ),
-    *(Recipe(f"mlplatform-redis-{user}", (_REDIS_URL,), _redis_url(user)) for user in USERS),
-    Recipe("mlplatform-redis-acl", (ACCESS_LIST,), _access_list),
+    *(
+        Recipe(f"mlplatform-redis-{user}", (_REDIS_URL,), _redis_url(user), of="redis")
+        for user in USERS
+    ),
+    Recipe("mlplatform-redis-acl", (ACCESS_LIST,), _access_list, of="redis", inside=True),
     Recipe(SIGNING, (PRIVATE,), _private_key),
     Recipe("mlplatform-ray", ("auth_token",), _passwords("auth_token")),
 )
@@ -130,35 +139,58 @@ RECIPES: Final[tuple[Recipe, ...]] = (
 NONE: Final[Known] = MappingProxyType({})
 
 
-def missing(found: Known) -> dict[str, Values]:
+def missing(found: Known, managed: Collection[str] = ()) -> dict[str, Values]:
     """Return the Secrets that are not there yet, with new values.
 
+    Args:
+        found: Those that are there.
+        managed: Services that are not the chart's, `postgres` or `redis`: only whoever made them
+            knows their addresses.
+
     Raises:
-        SettingsError: One is there and lacks a key that pods read.
+        SettingsError: One is there and lacks a key that pods read, or one of a managed service is
+            not there.
     """
     known = dict(found)
     made = {}
     for recipe in RECIPES:
-        if recipe.name not in known:
-            made[recipe.name] = known[recipe.name] = recipe.make(known)
-        elif lacking := [key for key in recipe.keys if not known[recipe.name].get(key)]:
+        if recipe.of in managed and recipe.inside:
+            continue
+        if recipe.name in known:
+            _refuse_lacking(recipe, known[recipe.name])
+        elif recipe.of in managed:
             raise SettingsError(
-                f"the Secret {recipe.name} lacks {', '.join(lacking)}: add what is missing, or, "
-                "if nothing was made with it yet, delete the Secret and have it made anew"
+                f"{recipe.of} is managed, and there is no Secret {recipe.name} with its address: "
+                f"make it with the keys {', '.join(recipe.keys)}, or have External Secrets do it"
             )
+        else:
+            made[recipe.name] = known[recipe.name] = recipe.make(known)
     return made
 
 
-def ensure(cluster: Cluster) -> str:
+def _refuse_lacking(recipe: Recipe, values: Values) -> None:
+    if lacking := [key for key in recipe.keys if not values.get(key)]:
+        raise SettingsError(
+            f"the Secret {recipe.name} lacks {', '.join(lacking)}: add what is missing, or, "
+            "if nothing was made with it yet, delete the Secret and have it made anew"
+        )
+
+
+def ensure(cluster: Cluster, managed: Collection[str] = ()) -> str:
     """Make the Secrets that are missing, and the public key; return what was done, in words.
 
+    Args:
+        cluster: The namespace.
+        managed: As of `missing`.
+
     Raises:
-        SettingsError: A Secret that is there lacks a key, or the two keys are not a pair.
+        SettingsError: A Secret that is there lacks a key, one of a managed service is not there,
+            or the two keys are not a pair.
         StaleError: Somebody else makes them at this moment.
         ServiceError: The API server is away, or refuses.
     """
     found = read(cluster)
-    made = missing(found)
+    made = missing(found, managed)
     for name, values in made.items():
         try:
             cluster.create(SECRETS, secret(name, values))
@@ -168,7 +200,7 @@ def ensure(cluster: Cluster) -> str:
             ) from error
     shared = _ensure_public_key(cluster, ({**found, **made})[SIGNING][PRIVATE])
     if not made and not shared:
-        return f"all {len(RECIPES)} Secrets are there; none was changed"
+        return f"all {len(found)} Secrets are there; none was changed"
     kept = f", {len(found)} kept" if found else ""
     return f"{len(made)} Secrets made{kept}"
 

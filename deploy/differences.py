@@ -7,11 +7,11 @@ server as well, with nothing written, so that a change that it refuses is known 
 import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from deploy.released import kind_of, objects
 from mlplatform.clients.kubernetes import Cluster, Object
-from mlplatform.errors import ServiceError
+from mlplatform.errors import ServiceError, StaleError
 
 Change = Literal["made", "removed", "changed"]
 
@@ -28,8 +28,8 @@ class Difference:
     name: str
     """`Kind/name`."""
     diff: str
-    body: Object
-    """As it would be; of one that is removed, as it is."""
+    before: Object | None
+    after: Object | None
 
 
 def differences(current: str, planned: str) -> list[Difference]:
@@ -41,14 +41,11 @@ def differences(current: str, planned: str) -> list[Difference]:
     """
     before, after = _by_name(current), _by_name(planned)
     found = []
-    for name, body in after.items():
-        old = before.get(name)
-        diff = _diff(name, old, body)
-        if diff:
-            found.append(Difference("changed" if old else "made", name, diff, body))
-    for name, body in before.items():
-        if name not in after:
-            found.append(Difference("removed", name, _diff(name, body, None), body))
+    for name in [*after, *(name for name in before if name not in after)]:
+        old, new = before.get(name), after.get(name)
+        change: Change = "made" if old is None else "removed" if new is None else "changed"
+        if diff := _diff(name, old, new):
+            found.append(Difference(change, name, diff, old, new))
     return found
 
 
@@ -60,15 +57,40 @@ def refused(cluster: Cluster, found: list[Difference]) -> list[str]:
     """
     said = []
     for difference in found:
-        if difference.change == "removed":
-            continue
         try:
-            cluster.apply(kind_of(difference.body), difference.body, "helm", dry_run=True)
+            _try(cluster, difference)
+        except StaleError:  # what would be made is there already: Helm takes it over
+            continue
         except ServiceError as error:
             if "cannot be reached" in str(error):
                 raise
             said.append(f"{difference.name}: {error}")
     return said
+
+
+def _try(cluster: Cluster, difference: Difference) -> None:
+    """Have the API server check a change as Helm would make it: what differs, and nothing else."""
+    before, after = difference.before, difference.after
+    if after is None:
+        return
+    kind, name = kind_of(after), after["metadata"]["name"]
+    if before is None or cluster.find(kind, name) is None:
+        cluster.create(kind, after, dry_run=True)
+    else:
+        cluster.patch(kind, name, merge_patch(before, after), dry_run=True)
+
+
+def merge_patch(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the JSON merge patch (RFC 7396) that makes one object of the other."""
+    patch: dict[str, Any] = {key: None for key in before if key not in after}
+    for key, value in after.items():
+        old = before.get(key)
+        if isinstance(old, Mapping) and isinstance(value, Mapping):
+            if inner := merge_patch(old, value):
+                patch[key] = inner
+        elif key not in before or old != value:
+            patch[key] = value
+    return patch
 
 
 def _by_name(manifest: str) -> dict[str, Object]:

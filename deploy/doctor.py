@@ -46,10 +46,10 @@ class Doctor:
     Args:
         target: Where.
         profile: That is, or is to be, deployed.
-        own_values: The person's values; None: none.
+        own_values: The person's values, and those of the environment.
     """
 
-    def __init__(self, target: Target, profile: Profile, own_values: Path | None) -> None:
+    def __init__(self, target: Target, profile: Profile, own_values: tuple[Path, ...]) -> None:
         self._target, self._profile, self._own_values = target, profile, own_values
         self._cluster = Cluster.connect(target.namespace, target.context)
 

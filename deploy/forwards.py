@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import IO, Final
 
 from deploy.programs import find
 from deploy.target import Target
@@ -136,14 +136,21 @@ def _port(process: "subprocess.Popen[str]", service: Service) -> int:
                 break
             said.append(line)
             if found := _LISTENS.search(line):
-                # What it says of each connection is not read: it must not fill the pipe.
-                threading.Thread(target=stream.read, daemon=True).start()
+                threading.Thread(target=_drain, args=(stream,), daemon=True).start()
                 return int(found[1])
     _end(process)
+    stream.close()
     raise ServiceError(
         f"no port leads to the service {service.name}: {shorten(' '.join(said) or 'no answer')}; "
         "has it a pod that runs?"
     )
+
+
+def _drain(stream: IO[str]) -> None:
+    """Read what it says of each connection: nobody wants to know, and it must not fill the pipe."""
+    with stream:
+        for _ in stream:
+            pass
 
 
 def _end(process: "subprocess.Popen[str]") -> None:

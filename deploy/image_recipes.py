@@ -48,6 +48,7 @@ RECIPES: Final = (
     Recipe("operator"),
     Recipe("triton"),
     Recipe("pipeline"),
+    Recipe("ray"),
     Recipe("monitor"),
 )
 """All images, in the order in which they are made: a layer before the images that share it."""

@@ -8,6 +8,7 @@ by digest.
 
 import argparse
 import os
+import re
 import subprocess
 import sys
 import time
@@ -95,25 +96,45 @@ class Workshop:
             recipe.file,
             reference,
             arguments={"GIT_COMMIT": commit(ROOT, files), **image_recipes.used(self._bases, text)},
-            labels={"mlplatform.dev/inputs": tag},
+            labels={
+                "mlplatform.dev/inputs": tag,
+                **({"org.opencontainers.image.source": origin} if (origin := source(ROOT)) else {}),
+            },
         )
+
+
+def source(root: Path) -> str | None:
+    """Return where the repository's origin can be read, without credentials; None: nowhere."""
+    try:
+        return public_address(_git(root, "config", "--get", "remote.origin.url"))
+    except (OSError, subprocess.CalledProcessError):  # no git, no repository, or no origin
+        return None
+
+
+def public_address(remote: str) -> str | None:
+    """Return the https address of a git remote; None: it is a folder, or nothing."""
+    found = re.fullmatch(
+        r"(?:https?://(?:[^@/]*@)?|ssh://[^@/]*@|[\w.-]+@)"
+        r"(?P<host>[\w.-]+)(?::\d+)?[/:](?P<path>[^?#]+?)(?:\.git)?/?",
+        remote,
+    )
+    return f"https://{found['host']}/{found['path']}" if found else None
 
 
 def commit(root: Path, files: Sequence[Path]) -> str:
     """Return the commit that these files are of, with `-changed` where they differ from it."""
-
-    def git(*arguments: str) -> str:
-        done = subprocess.run(
-            ["git", *arguments], cwd=root, capture_output=True, text=True, check=True
-        )
-        return done.stdout.strip()
-
     try:
-        head = git("rev-parse", "HEAD")
-        changed = git("status", "--porcelain", "--", *(str(path) for path in files))
+        head = _git(root, "rev-parse", "HEAD")
+        changed = _git(root, "status", "--porcelain", "--", *(str(path) for path in files))
     except (OSError, subprocess.CalledProcessError):  # no git, or no repository
         return "unknown"
     return f"{head}-changed" if changed else head
+
+
+def _git(root: Path, *arguments: str) -> str:
+    command = ["git", *arguments]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
 
 
 def merged(before: Mapping[str, Any], made: Sequence[Made], triton: str | None) -> dict[str, Any]:

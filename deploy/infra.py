@@ -5,6 +5,7 @@ objects that are applied before it. Nothing in there is a secret.
 """
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import Any, Final
@@ -22,6 +23,7 @@ from deploy.values import FOLDER, IMAGES
 from mlplatform.errors import PlatformError, SettingsError
 
 REGION: Final = "us-east-1"
+_DRIFT: Final = Path("build/infra")
 _HEADER: Final = (
     "# Written by `make infra-apply ENV={0}` from Terraform's outputs; edit terraform/envs/{0}.\n"
 )
@@ -30,9 +32,9 @@ _HEADER: Final = (
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; return 0, or 1 when it cannot be done."""
     parser = argparse.ArgumentParser(prog="deploy.infra", description=__doc__)
-    parser.add_argument("command", choices=("plan", "apply", "destroy", "values"))
+    parser.add_argument("command", choices=("plan", "apply", "destroy", "drift", "values"))
     parser.add_argument("environment", help="a folder of terraform/envs")
-    parser.add_argument("--region", default=REGION)
+    parser.add_argument("--region", default=os.environ.get("AWS_REGION", REGION))
     parser.add_argument("--yes", action="store_true", help="do not ask")
     options = parser.parse_args(arguments)
     console = Console()
@@ -102,6 +104,20 @@ class Infrastructure:
                 f"infra-{name}-objects.yaml", *infra_values.objects(given, "mlplatform", image)
             )
         return True
+
+    def drift(self) -> bool:
+        """Compare AWS with the files; a difference is written to a file, and is a failure."""
+        report = _DRIFT / self._environment.name / "drift.md"
+        report.unlink(missing_ok=True)
+        self._environment.init()
+        found = self._environment.drift()
+        if not found:
+            self._progress.say("drift", "none")
+            return True
+        report.parent.mkdir(parents=True, exist_ok=True)
+        report.write_text(f"{found}\n", encoding="utf-8")
+        self._progress.say("drift", f"found: see {report}", style="red")
+        return False
 
     def destroy(self) -> bool:
         """Remove the environment: first what the cluster made by itself, then all else."""

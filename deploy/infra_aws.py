@@ -138,8 +138,11 @@ class Account:
         return sorted(self._call("resourcegroupstaggingapi", look))
 
     def _call(self, service: str, work: Callable[[Any], _Found]) -> _Found:
-        import boto3
-        from botocore.exceptions import BotoCoreError, ClientError
+        import boto3  # type: ignore[import-untyped]
+        from botocore.exceptions import (  # type: ignore[import-untyped]
+            BotoCoreError,
+            ClientError,
+        )
 
         try:
             return work(boto3.client(service, region_name=self.region))

@@ -125,7 +125,7 @@ def _always(found: Iterable[Mapping[str, Any]], prices: Prices) -> Iterator[Line
     """Yield what costs the same whatever the load."""
     by_type: dict[str, list[Mapping[str, Any]]] = {}
     for one in found:
-        by_type.setdefault(one["type"], []).append(one["values"])
+        by_type.setdefault(one["type"], []).append(one.get("values", {}))
     hours = prices.hours_per_month
     zones = len({one["availability_zone"] for one in by_type.get("aws_subnet", ())})
     endpoints = [

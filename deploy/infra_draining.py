@@ -60,9 +60,10 @@ def drain_balancers(given: Outputs) -> str:
         kubeconfig = {}
     context = context_of(kubeconfig, str(given["cluster"]["endpoint"]))
     if context is None:
+        name = given["cluster"]["name"]
         return (
-            f"no context of kubeconfig leads to {given['cluster']['name']}, so its Services were "
-            f"not looked at: `aws eks update-kubeconfig --name {given['cluster']['name']}` makes one"
+            f"no context of kubeconfig leads to {name}, so its Services were not looked at: "
+            f"`aws eks update-kubeconfig --name {name}` makes one"
         )
     place = ("--context", context)
     found = json.loads(

@@ -5,17 +5,19 @@ point to the managed ones. Terraform never sees them, so neither its state nor i
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlsplit, urlunsplit
 
-from deploy.credentials import PRIVATE, RECIPES, SIGNING, Known, Values
+from deploy.credentials import PRIVATE, PUBLIC, RECIPES, SIGNING, Known, Values
 from deploy.infra_aws import Account
 from deploy.infra_values import Outputs
 from mlplatform.errors import NotFoundError
 from mlplatform.signing import public_key
 
-_REDIS = "mlplatform-redis"
-_POSTGRES = "mlplatform-postgres"
+VERIFYING: Final = "mlplatform-verifying"
+"""The entry with the public key."""
+_REDIS: Final = "mlplatform-redis"
+_POSTGRES: Final = "mlplatform-postgres"
 
 
 def managed(values: Values, given: Outputs) -> dict[str, str]:
@@ -50,6 +52,10 @@ def ensure(account: Account, given: Outputs) -> str:
             account.put_secret(name, found)
             made += 1
         known[recipe.name] = found
+    # A delivery reads this one, and may not read the private key.
+    if account.secret(f"{prefix}/{VERIFYING}") is None:
+        key = public_key(known[SIGNING][PRIVATE].encode()).decode()
+        account.put_secret(f"{prefix}/{VERIFYING}", {PUBLIC: key})
     for role, user in given["redis"]["users"].items():
         account.set_redis_password(user, _password(known, role))
     return f"{made} of {len(known)} secrets were empty and have values now"
@@ -62,11 +68,11 @@ def verifying_key(account: Account, given: Outputs) -> str:
         NotFoundError: It has none yet.
         ServiceError: AWS refuses.
     """
-    name = f"mlplatform-{given['environment']}/{SIGNING}"
+    name = f"mlplatform-{given['environment']}/{VERIFYING}"
     found = account.secret(name)
     if found is None:
         raise NotFoundError(f"the secret {name} has no value yet: run `make infra-apply` again")
-    return public_key(found[PRIVATE].encode()).decode()
+    return found[PUBLIC]
 
 
 def _password(known: Known, role: str) -> str:

@@ -6,6 +6,7 @@ file has to be edited for it. What Terraform says while it works goes to the per
 
 import json
 import subprocess
+import sys
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -48,7 +49,11 @@ class Environment:
         find("terraform")
         bucket = f"mlplatform-{self._account.number()}-state"
         self._account.ensure_state_bucket(bucket)
-        backend = ("-backend-config=backend.hcl", f"-backend-config=bucket={bucket}")
+        backend = (
+            "-backend-config=backend.hcl",
+            f"-backend-config=bucket={bucket}",
+            f"-backend-config=region={self._account.region}",
+        )
         self._call("init", "-input=false", "-no-color", *backend)
 
     def plan(self, *more: str) -> Mapping[str, Any]:
@@ -60,6 +65,22 @@ class Environment:
         self._show("plan", "-input=false", f"-out={_PLAN}", *self._sizes(), *more)
         found: Mapping[str, Any] = json.loads(self._call("show", "-json", _PLAN))
         return found
+
+    def drift(self) -> str:
+        """Return what differs from the description, in Markdown; empty: nothing. Takes no lock.
+
+        Addresses and actions only: a value may be a secret.
+
+        Raises:
+            ServiceError: Terraform failed.
+        """
+        plan = self.plan("-lock=false", "-refresh=true")
+        changed = [
+            f"- `{one['address']}`: {' and '.join(one['change']['actions'])}"
+            for one in plan.get("resource_changes", ())
+            if one["change"]["actions"] not in (["no-op"], ["read"])
+        ]
+        return "\n".join(changed)
 
     def apply(self) -> None:
         """Do what the plan says, and nothing else.
@@ -85,8 +106,9 @@ class Environment:
         return call("terraform", *arguments, folder=self.folder, timeout_seconds=_SECONDS)
 
     def _show(self, command: str, *arguments: str) -> None:
+        plain = () if sys.stdout.isatty() else ("-no-color",)
         done = subprocess.run(
-            [find("terraform"), command, *arguments], cwd=self.folder, check=False
+            [find("terraform"), command, *plain, *arguments], cwd=self.folder, check=False
         )
         if done.returncode:
             raise ServiceError(

@@ -193,7 +193,8 @@ def _databases(
     job = {
         "apiVersion": "batch/v1",
         "kind": "Job",
-        "metadata": {"name": "mlplatform-databases", "namespace": namespace},
+        # A Job cannot be changed: another image is another Job.
+        "metadata": {"name": f"mlplatform-databases-{image[-8:]}", "namespace": namespace},
         "spec": {
             "ttlSecondsAfterFinished": 3600,
             "backoffLimit": 6,

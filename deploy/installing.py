@@ -21,6 +21,7 @@ from deploy import (
     upstream,
     values,
 )
+from deploy.cloud_environment import ensure_objects
 from deploy.helm import Helm, Release, forget_pending
 from deploy.platform_clock import clock_shift, platform_time
 from deploy.prediction import GATEWAY, Answered, ask
@@ -47,7 +48,10 @@ class Plan:
 
     target: Target
     profile: Profile = "minimal"
-    own_values: Path | None = None
+    own_values: tuple[Path, ...] = ()
+    """Over the profile's; later ones win."""
+    before: Path | None = None
+    """Objects that are applied before the release."""
     train: bool = True
     """Whether a platform without a model trains its first one."""
     timeout_seconds: float = 900.0
@@ -93,43 +97,54 @@ class Installation:
         return self._helm.current(), self._helm.planned(files)
 
     def _install(self) -> None:
-        step = self._progress.step
-        step("secrets", lambda: credentials.ensure(self._cluster))
-        step("kinds", lambda: custom_resources.ensure(self._cluster))
-        for component in upstream.needed(self._plan.profile):
-            step(
-                component.name,
-                partial(upstream.ensure, self._cluster, self._plan.target, component),
-            )
+        step, plan, cluster = self._progress.step, self._plan, self._cluster
         self._images()
         step("values", self._values)
+        stored = bool(self._told("externalSecrets", "enabled"))
+        for component in upstream.needed(plan.profile, external_secrets=stored):
+            step(component.name, partial(upstream.ensure, cluster, plan.target, component))
+        if plan.before is not None:
+            step("before", partial(ensure_objects, cluster, plan.before))
+        step("secrets", partial(self._secrets, stored=stored))
+        step("kinds", lambda: custom_resources.ensure(cluster))
         step("release", self._release)
         step("workloads", lambda: self._wait(without=_BEHIND_A_MODEL))
-        step("pipelines", lambda: submitting.upload(self._plan.target))
+        step("pipelines", lambda: submitting.upload(plan.target))
         served = [spec for spec in self._specs if spec.serving.request]
         modelled = [self._model(spec.name) for spec in self._specs]
         if served and all(modelled):
             step("gateway", lambda: self._wait(without=()))
             self._predict(served[0].name)
 
+    def _told(self, *keys: str) -> object:
+        """Return what the chart is told for a key."""
+        return values.setting(values.files(self._plan.profile, self._plan.own_values), *keys)
+
+    def _secrets(self, *, stored: bool) -> str:
+        if stored:
+            return "External Secrets makes them from its store"
+        managed = [name for name in ("postgres", "redis") if not self._told(name, "enabled")]
+        return credentials.ensure(self._cluster, managed)
+
     def _preflight(self) -> str:
         version = self._cluster.server_version()
         return f"{self._plan.target.context} at {self._cluster.address}, Kubernetes {version}"
 
     def _images(self) -> None:
-        if values.IMAGES.is_file():
+        if self._plan.target.is_kind:
+            from deploy import images  # an import of its own: only here is something built
+
+            # Each time: code that was edited since would not be what is deployed.
+            self._progress.say("images", "built and pushed where their inputs have changed")
+            if images.main(["--registry", kind_cluster.ADDRESS]):
+                raise ServiceError("the images could not be built: see above")
+        elif values.IMAGES.is_file():
             self._progress.say("images", f"{values.IMAGES} names them by digest")
-            return
-        if not self._plan.target.is_kind:
+        else:
             raise SettingsError(
                 f"there is no {values.IMAGES}: build the images and push them to a registry that "
                 "the cluster can pull from, `make images REGISTRY=registry.example/team`"
             )
-        from deploy import images  # an import of its own: only here is something built
-
-        self._progress.say("images", f"there is no {values.IMAGES}: building them")
-        if images.main(["--registry", kind_cluster.ADDRESS]):
-            raise ServiceError("the images could not be built: see above")
 
     def _values(self) -> str:
         self._specs = [catalog.spec(name) for name in catalog.names()]
@@ -143,6 +158,8 @@ class Installation:
 
     def _clock_shift(self) -> int:
         """Return the shift of the platform's clock; one that runs keeps its own."""
+        if values.said(self._plan.own_values, "settings", "clockShiftSeconds") is not None:
+            return 0  # the person's value wins over this one
         found = clock_shift(self._cluster)
         if found is not None:
             return found
@@ -215,7 +232,10 @@ class Installation:
         self._tell(ask(self._plan.target, usecase, self._now()))
 
     def _tell(self, answered: Answered) -> None:
-        self._progress.say("prediction", str(dict(answered.answer)), style="bold green")
+        style = "bold green" if answered.by_model else "yellow"
+        self._progress.say("prediction", str(dict(answered.answer)), style=style)
+        if not answered.by_model:
+            self._progress.say("prediction", "the rules gave it, and no model yet", style=style)
         target = self._plan.target
         place = f"--context {target.context} --namespace {target.namespace}"
         self._progress.console.print(

@@ -18,8 +18,10 @@ REGISTRY: Final = "mlplatform-registry"
 PORT: Final = 5001
 """On the loopback address; 5000 is often taken."""
 ADDRESS: Final = f"localhost:{PORT}"
-_NODE_IMAGE: Final = "kindest/node:v1.34.0"
-"""One minor version for all: the chart is tested against it."""
+_NODE_IMAGE: Final = (
+    "kindest/node:v1.34.0@sha256:7416a61b42b1662ca6ca89f02028ac133a309a2a30ba309614e8ec94d976dc5a"
+)
+"""Of kind 0.30: one minor version for all, which the chart is tested against."""
 _REGISTRY_IMAGE: Final = "docker.io/library/registry:3"
 _NETWORK: Final = "kind"
 _CERTIFICATES: Final = "/etc/containerd/certs.d"

@@ -272,6 +272,9 @@ def _starting(events: Sequence[Object]) -> Trouble:
 
 
 def _unready(pod: Object, events: Sequence[Object]) -> Trouble:
+    owners = pod["metadata"].get("ownerReferences") or ()
+    if any(owner["kind"] == "Job" for owner in owners):
+        return Trouble("it runs")  # until it is done; nobody sends it requests
     for event in _newest_first(events):
         if event.get("reason") == "Unhealthy" and "eadiness" in event.get("message", ""):
             return Trouble(f"it runs and is not ready: {shorten(event['message'])}")

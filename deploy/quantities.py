@@ -25,7 +25,7 @@ def quantity(text: str | float) -> float:
     found = _QUANTITY.fullmatch(str(text).strip())
     if found is None or found[3] not in _UNITS:
         raise SettingsError(f"{text!r} is no quantity: write 250m, 2, 512Mi or 4Gi")
-    return float(found[1]) * 10 ** int(found[2] or 0) * _UNITS[found[3]]
+    return float(f"{found[1]}e{found[2] or 0}") * _UNITS[found[3]]
 
 
 def memory(size: float) -> str:

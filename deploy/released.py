@@ -15,6 +15,7 @@ _SPELT: Final = {
     "NetworkPolicy": "networkpolicies",
     "Ingress": "ingresses",
     "PriorityClass": "priorityclasses",
+    "StorageClass": "storageclasses",
     "ValidatingAdmissionPolicy": "validatingadmissionpolicies",
 }
 """Plurals that are not the kind with an s."""
@@ -22,12 +23,16 @@ _OF_THE_CLUSTER: Final = frozenset(
     {
         "ClusterRole",
         "ClusterRoleBinding",
+        "ClusterSecretStore",
+        "Namespace",
+        "PersistentVolume",
         "PriorityClass",
+        "StorageClass",
         "ValidatingAdmissionPolicy",
         "ValidatingAdmissionPolicyBinding",
     }
 )
-"""Kinds of the chart that lie in no namespace."""
+"""Kinds of the chart, and of what is applied before it, that lie in no namespace."""
 
 
 def objects(manifest: str) -> Iterator[Object]:

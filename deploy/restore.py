@@ -10,10 +10,11 @@ It may be killed anywhere and given again: what has been put back is recognised.
 """
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Final
 
 from deploy import credentials, namespaces
 from deploy.backup import DATABASES, ROLLOUTS, SECRETS, STATEFUL_SET, VOLUMES, signing_key
@@ -24,12 +25,14 @@ from deploy.backups.databases import CONTAINER, POD, Databases
 from deploy.backups.manifest import PARTS, Copied, Manifest, Part
 from deploy.backups.shell import Shell
 from deploy.backups.standstill import WRITERS, Standstill
-from deploy.backups.volumes import MountedVolume, is_there, mounted
+from deploy.backups.volumes import ARTIFACTS, MountedVolume, is_there, mounted
 from deploy.progress import Progress
 from deploy.target import Target
 from mlplatform.clients.kubernetes import SECRETS as SECRET_KIND
 from mlplatform.clients.kubernetes import STATEFUL_SETS, Cluster
 from mlplatform.errors import DataError, PlatformError, ServiceError, SettingsError
+
+REGISTRY: Final = ARTIFACTS.deployment
 
 
 class Restore:
@@ -68,20 +71,31 @@ class Restore:
             PlatformError: Something cannot be done. The message says what, and whether writers
                 stay stopped until the command is given again.
         """
-        step = self._progress.step
         found = manifest.read(self._folder)
         parts = self._chosen(found)
-        self._progress.say(
-            "backup", f"{self._folder} of {found.made_at:%Y-%m-%d %H:%M:%S} is whole"
-        )
+        made_at = f"{found.made_at:%Y-%m-%d %H:%M:%S}"
+        self._progress.say("backup", f"{self._folder} of {made_at} is whole")
         standstill = Standstill(self._cluster, found.digest)
-        again = standstill.under_way()
+        begun = standstill.begun()
+        if begun == "placed":
+            self._progress.say("target", "all parts are in their places: what follows goes on")
+        else:
+            step = self._progress.step
+            again = begun is not None
+            step("target", lambda: self._check_target(found, parts, again=again))
+            self._place(found, parts, standstill, again=again)
+        self._go_on(found, parts, standstill)
+        self._progress.say("restored", ", ".join(parts), style="bold green")
+
+    def _place(
+        self, found: Manifest, parts: Collection[Part], standstill: Standstill, *, again: bool
+    ) -> None:
+        """Stop who writes, bring all parts in beside what is there, and swap them."""
         components = {component for part in parts for component in WRITERS[part]}
-        step("target", lambda: self._check_target(found, parts, again=again))
         standstill.refuse_long_jobs(components)
         with ExitStack() as stack:
             try:
-                step("stopped", lambda: standstill.stop(components))
+                self._progress.step("stopped", lambda: standstill.stop(components))
                 volumes = {
                     part: stack.enter_context(mounted(self._cluster, self._target, VOLUMES[part]))
                     for part in parts
@@ -91,11 +105,17 @@ class Restore:
             except PlatformError:
                 self._give_up(standstill, again=again)
                 raise
+            standstill.mark("placing")
             for part in parts:
-                step(part, lambda part=part: self._swap(found, part, ready, volumes))  # type: ignore[misc]
-        after = Aftermath(self._cluster, self._target)
+                swap = partial(self._swap, part, ready, volumes, standstill.attempt)
+                self._progress.step(part, swap)
+        standstill.mark("placed")
+
+    def _go_on(self, found: Manifest, parts: Collection[Part], standstill: Standstill) -> None:
+        """Let everything run again, and make what follows from the parts."""
+        step, after = self._progress.step, Aftermath(self._cluster, self._target)
         if "registry" in parts:
-            step("registry", lambda: f"{standstill.start(['mlplatform-registry'])} is ready")
+            step("registry", lambda: f"{standstill.start([REGISTRY])} is ready")
             step("accounts", after.accounts)
         step("started", standstill.start)
         step("features", after.materialize)
@@ -104,7 +124,6 @@ class Restore:
             step("ledger", lambda: after.verify(copy.head))
         step("serving", after.serving)
         standstill.forget()
-        self._progress.say("restored", ", ".join(parts), style="bold green")
 
     def _chosen(self, found: Manifest) -> tuple[Part, ...]:
         lacking = [part for part in self._parts if part not in found.parts]
@@ -162,7 +181,7 @@ class Restore:
         return rollouts.hold_something(self._cluster)
 
     def _prepare(
-        self, found: Manifest, parts: Collection[Part], volumes: dict[Part, MountedVolume]
+        self, found: Manifest, parts: Collection[Part], volumes: Mapping[Part, MountedVolume]
     ) -> set[str]:
         """Bring everything in beside what is there; return the databases that are to be swapped."""
         ready = set()
@@ -172,7 +191,7 @@ class Restore:
             if copy.database and self._is_in_place(copy):
                 self._progress.say(copy.database, "is what the backup holds")
             elif copy.database:
-                self._progress.step(copy.database, lambda copy=copy: self._prepare_database(copy))  # type: ignore[misc]
+                self._progress.step(copy.database, partial(self._prepare_database, copy))
                 ready.add(copy.database)
         for part, volume in volumes.items():
             (copy,) = found.of(part)
@@ -202,24 +221,23 @@ class Restore:
         return said
 
     def _swap(
-        self, found: Manifest, part: Part, ready: Collection[str], volumes: dict[Part, Any]
+        self, part: Part, ready: Collection[str], volumes: Mapping[Part, MountedVolume], name: str
     ) -> str:
         if part in DATABASES:
-            for name in DATABASES[part]:
-                if name in ready:
-                    self._databases.swap(name)
+            for database in DATABASES[part]:
+                if database in ready:
+                    self._databases.swap(database)
         elif part in volumes:
-            volumes[part].swap(found.digest)
+            volumes[part].swap(name)
         else:
             rollouts.restore(self._cluster, rollouts.load(self._folder / ROLLOUTS))
         return "in its place"
 
     def _give_up(self, standstill: Standstill, *, again: bool) -> None:
         """Nothing was replaced: let everything run as before, unless an earlier attempt got on."""
-        if again:
-            self._progress.say(
-                "stopped", "writers stay stopped: give the command again", style="yellow"
-            )
+        if again and standstill.begun() == "placing":
+            said = "some parts are in their places, so writers stay stopped: give it again"
+            self._progress.say("stopped", said, style="yellow")
             return
         self._progress.say("started", "nothing was replaced: writers run again", style="yellow")
         standstill.start()

@@ -84,7 +84,17 @@ class Component:
         ]  # fmt: skip
 
 
+EXTERNAL_SECRETS: Final = Component(
+    name="external-secrets",
+    version="2.9.0",
+    namespace="external-secrets",
+    definition="externalsecrets.external-secrets.io",
+    chart="external-secrets",
+    release="external-secrets",  # its account has this name, which the cloud knows
+    repository="https://charts.external-secrets.io",
+)
 COMPONENTS: Final = (
+    EXTERNAL_SECRETS,
     Component(
         name="kubeflow",
         # From 2.17 on, for its UI's proxy answered whoever asked (CVE-2026-54745).
@@ -125,9 +135,18 @@ COMPONENTS: Final = (
 """All of them, in the order in which they are installed."""
 
 
-def needed(profile: Profile) -> tuple[Component, ...]:
-    """Return what a profile needs beside the chart."""
-    return () if profile == "minimal" else COMPONENTS
+def needed(profile: Profile, *, external_secrets: bool = False) -> tuple[Component, ...]:
+    """Return what is needed beside the chart.
+
+    Args:
+        profile: Of the chart.
+        external_secrets: Whether Secrets come from a store.
+    """
+    return tuple(
+        component
+        for component in COMPONENTS
+        if (external_secrets if component == EXTERNAL_SECRETS else profile != "minimal")
+    )
 
 
 def installed(namespace: Object | None) -> tuple[Component, ...]:

@@ -5,7 +5,7 @@ same bytes for the same specs: a second deployment has nothing to do.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -101,21 +101,39 @@ def source_span(usecase: str) -> tuple[datetime, datetime] | None:
     return None
 
 
-def files(profile: Profile, own: Path | None) -> Sequence[Path]:
+def files(profile: Profile, own: Iterable[Path] = ()) -> tuple[Path, ...]:
     """Return the files of values, in Helm's order: later ones win.
 
     Args:
         profile: Of the chart.
-        own: The person's; None: none.
+        own: Those of the environment, and the person's.
 
     Raises:
         SettingsError: One of them is missing.
     """
-    found = [CHART / "ci" / f"{profile}-values.yaml", IMAGES, USECASES, *([own] if own else [])]
+    found = (CHART / "ci" / f"{profile}-values.yaml", IMAGES, USECASES, *own)
     for path in found:
         if not path.is_file():
             advice = "make the images with `make images`" if path == IMAGES else "name a file"
             raise SettingsError(f"there is no {path}, which Helm is to be given: {advice}")
+    return found
+
+
+def setting(paths: Iterable[Path], *keys: str) -> Any:
+    """Return what the chart is told for a key: the last file that says it, or the chart itself."""
+    return said([CHART / "values.yaml", *paths], *keys)
+
+
+def said(paths: Iterable[Path], *keys: str) -> Any:
+    """Return what the last of these files says for a key; None: none of them does."""
+    import yaml
+
+    found = None
+    for path in paths:
+        value: Any = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        for key in keys:
+            value = value.get(key) if isinstance(value, dict) else None
+        found = found if value is None else value
     return found
 
 

@@ -14,7 +14,7 @@ from mlplatform.errors import ServiceError
 
 _POLL_SECONDS: Final = 1.0
 _PATIENCE_SECONDS: Final = 4.0
-"""A pod that starts within it is not worth a line."""
+"""What is so for a shorter time is not worth a line."""
 
 
 def wait(
@@ -42,6 +42,7 @@ def wait(
     left_out = tuple(without)
     started = now()
     said: dict[str, str] = {}
+    seen: dict[str, tuple[str, float]] = {}
     ready: set[str] = set()
     while True:
         found = look()
@@ -52,11 +53,13 @@ def wait(
         if not waiting:
             return f"{len(ready)} workloads are ready"
         refuse_failed(waiting)
-        if now() - started > _PATIENCE_SECONDS:
-            for name, text in lines(found, waiting):
-                if said.get(name) != text:
-                    said[name] = text
-                    progress.say("waits", f"{name}: {text}", style="yellow")
+        for name, text in lines(found, waiting):
+            if seen.get(name, ("",))[0] != text:
+                seen[name] = (text, now())
+            lasts = now() - seen[name][1] > _PATIENCE_SECONDS
+            if lasts and said.get(name) != text:
+                said[name] = text
+                progress.say("waits", f"{name}: {text}", style="yellow")
         if now() - started > timeout_seconds:
             raise ServiceError(
                 f"not ready within {timeout_seconds:.0f} s:\n"

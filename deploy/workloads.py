@@ -140,7 +140,9 @@ def _workload(
             troubles = explain(pod, happened.get(("Pod", pod_name), ()))
             held += [Held(pod_name, trouble) for trouble in troubles]
         held += _refused(kind, name, status, happened) if not held else []
-    failed = next((c for c in status.get("conditions") or () if _gave_up(kind, c)), {})
+    failed: dict[str, Any] = next(
+        (c for c in status.get("conditions") or () if _gave_up(kind, c)), {}
+    )
     return Workload(
         kind=kind,
         name=name,

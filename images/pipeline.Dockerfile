@@ -1,5 +1,5 @@
-# Every step of a training run, alone under Kubeflow or all of them in one Job, and the workers of
-# Ray. Group `steps`, on top of the layer of `features`. The number of threads is the Job's to say.
+# Every step of a training run, alone under Kubeflow or all of them in one Job.
+# Group `steps`, on top of the layer of `features`. The number of threads is the Job's to say.
 ARG PYTHON=docker.io/library/python:3.11-slim-bookworm
 
 FROM ${PYTHON} AS locked

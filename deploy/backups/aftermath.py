@@ -18,6 +18,8 @@ from mlplatform.clients.kubernetes import (
 from mlplatform.errors import NotFoundError, ServiceError
 from mlplatform.ledger import Head
 
+_RELEASED: Final = "meta.helm.sh/release-name"
+"""Helm's annotation on what belongs to a release, and not to us."""
 _COMPONENT: Final = "app.kubernetes.io/component"
 _JOB_SECONDS: Final = 1800.0
 """Of a materialization whose features have to be computed from the beginning."""
@@ -45,10 +47,9 @@ class Aftermath:
         Raises:
             ServiceError: The Job that does it failed.
         """
-        found = self._cluster.list(JOBS, {_COMPONENT: "registry-setup"})
-        for job in found:
-            spec = _again(job["spec"])
-            self._run(f"{job['metadata']['name']}-again"[:63].rstrip("-"), spec, {})
+        for job in self._cluster.list(JOBS, {_COMPONENT: "registry-setup"}):
+            if _RELEASED in (job["metadata"].get("annotations") or {}):
+                self._run("mlplatform-registry-setup-restore", _again(job["spec"]), {})
         return "users, models and rights are as the Secrets and the use cases say"
 
     def materialize(self) -> str:
@@ -88,9 +89,7 @@ class Aftermath:
             waiting = [one["metadata"]["name"] for one in found if not _serves(one)]
             if waiting:
                 raise NotFoundError(f"no version serves: {', '.join(waiting)}")
-            return "; ".join(
-                f"{one['metadata']['name']}: version {one['status']['champion']}" for one in found
-            )
+            return "; ".join(f"{one['metadata']['name']}: {_served(one)}" for one in found)
 
         try:
             return _eventually(see, _SERVING_SECONDS)
@@ -159,6 +158,11 @@ def _serves(found: Object) -> bool:
         return True
     conditions = {item["type"]: item["status"] for item in status.get("conditions", [])}
     return bool(status.get("champion")) and conditions.get("Serving") == "True"
+
+
+def _served(found: Object) -> str:
+    champion = (found.get("status") or {}).get("champion")
+    return f"version {champion}" if champion else "no version is registered"
 
 
 def _eventually(see: Callable[[], Any], seconds: float) -> Any:

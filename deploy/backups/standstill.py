@@ -8,8 +8,9 @@ requests are answered all the time.
 import json
 import time
 from collections.abc import Collection, Iterable
+from datetime import UTC, datetime
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from deploy.namespaces import MANAGER, PART_OF, PLATFORM, labels
 from mlplatform.clients.kubernetes import (
@@ -37,6 +38,9 @@ WRITERS: Final = MappingProxyType(
 )
 """Components that write or follow a part, by part."""
 
+Stage = Literal["stopping", "placing", "placed"]
+"""Until `placing` nothing was replaced, from `placed` on everything is and writers may have run."""
+
 _COMPONENT: Final = "app.kubernetes.io/component"
 _OURS: Final = MappingProxyType({PART_OF: PLATFORM})
 _LONG: Final = ("training",)
@@ -58,22 +62,32 @@ class Standstill:
     def __init__(self, cluster: Cluster, backup: str) -> None:
         self._cluster, self._backup = cluster, backup
 
-    def under_way(self) -> bool:
-        """Return whether a restore of this backup was begun and did not end.
+    def begun(self) -> Stage | None:
+        """Return how far a restore of this backup got that did not end; None: there is none.
 
         Raises:
             ServiceError: Another backup's restore did not end.
         """
         found = self._cluster.find(CONFIG_MAPS, NAME)
         if found is None:
-            return False
+            return None
         if found["data"]["backup"] != self._backup:
             raise ServiceError(
                 f"the restore of another backup ({found['data']['backup']}) did not end: run that "
                 f"one again first, or delete the ConfigMap {NAME} and start the writers yourself "
                 f"({found['data']['deployments']})"
             )
-        return True
+        stage: Stage = found["data"]["stage"]
+        return stage
+
+    @property
+    def attempt(self) -> str:
+        """Name of this restore, also after a kill: another one of the same backup has another."""
+        return str(self._cluster.get(CONFIG_MAPS, NAME)["data"]["attempt"])
+
+    def mark(self, stage: Stage) -> None:
+        """Keep how far the restore is; raises ServiceError where it cannot be kept."""
+        self._cluster.patch(CONFIG_MAPS, NAME, {"data": {"stage": stage}})
 
     def refuse_long_jobs(self, components: Collection[str]) -> None:
         """Refuse while a run is under way that takes long.
@@ -144,12 +158,18 @@ class Standstill:
         return {name: json.loads(data.get(name, "{}")) for name in ("deployments", "cron_jobs")}
 
     def _keep(self, before: dict[str, dict[str, Any]]) -> None:
+        found = (self._cluster.find(CONFIG_MAPS, NAME) or {}).get("data") or {}
+        kept = {name: json.dumps(value, sort_keys=True) for name, value in before.items()}
+        new = {
+            "backup": self._backup,
+            "stage": "stopping",
+            "attempt": datetime.now(UTC).strftime("%Y%m%dT%H%M%S"),
+        }
         body = {
             "apiVersion": "v1",
             "kind": "ConfigMap",
             "metadata": {"name": NAME, "labels": labels("backup")},
-            "data": {name: json.dumps(value, sort_keys=True) for name, value in before.items()}
-            | {"backup": self._backup},
+            "data": new | found | kept,
         }
         self._cluster.apply(CONFIG_MAPS, body, MANAGER)
 

@@ -104,7 +104,7 @@ class MountedVolume:
         """Move what was unpacked to its place; may be repeated.
 
         Args:
-            name: Of the backup; what was there is kept under it.
+            name: Of the restore; what was there is kept under it.
 
         Raises:
             ServiceError: The volume cannot be written.

@@ -12,6 +12,7 @@ are off.
 """  # noqa: INP001 (a program of an image, not a package)
 
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -36,6 +37,8 @@ SECRETS: Final = {
 
 def main() -> int:
     """Run the server until it is told to end."""
+    # A first process of a container ends at no signal that it does not handle; uvicorn does later.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     lacking = [f"{name} (Secret {where})" for name, where in SECRETS.items() if not _value(name)]
     if not _value("MLFLOW_SERVER_ALLOWED_HOSTS"):
         lacking.append("MLFLOW_SERVER_ALLOWED_HOSTS (names that it is called by, with commas)")

@@ -231,11 +231,19 @@ class Cluster:
         return self._call("PATCH", path, body=body, query=query, content=_APPLY)
 
     def patch(
-        self, kind: Kind, name: str, body: Object, *, namespace: str = "", subresource: str = ""
+        self,
+        kind: Kind,
+        name: str,
+        body: Object,
+        *,
+        namespace: str = "",
+        subresource: str = "",
+        dry_run: bool = False,
     ) -> Object:
         """Merge fields into an object (JSON merge patch).
 
-        With a `metadata.resourceVersion` in the body it is a compare-and-swap.
+        With a `metadata.resourceVersion` in the body it is a compare-and-swap. With `dry_run` it is
+        checked, admission included, and nothing is written.
 
         Raises:
             StaleError: The object has another resourceVersion.
@@ -243,7 +251,8 @@ class Cluster:
             ServiceError: The API server is away, or refuses the object.
         """
         path = self._path(kind, namespace, name, subresource)
-        return self._call("PATCH", path, body=body, content=_MERGE)
+        query = {"dryRun": "All"} if dry_run else {}
+        return self._call("PATCH", path, body=body, query=query, content=_MERGE)
 
     def delete(self, kind: Kind, name: str, *, namespace: str = "") -> bool:
         """Delete an object and, in the background, what it owns; return whether it was there.
@@ -311,11 +320,9 @@ class Cluster:
         Raises:
             ServiceError: The API server is away, or refuses.
         """
-        versions = ["v1"]
-        for group in self._call("GET", "/apis")["groups"]:
-            versions.append(group["preferredVersion"]["groupVersion"])
+        groups = self._call("GET", "/apis")["groups"]
         found = []
-        for version in versions:
+        for version in ("v1", *(group["preferredVersion"]["groupVersion"] for group in groups)):
             # One whose own server is away (metrics, say) lists nothing now.
             with contextlib.suppress(ServiceError):
                 there = self._call("GET", Kind(version, "").root)

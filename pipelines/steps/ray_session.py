@@ -58,7 +58,7 @@ def session(cpus: int, scratch_parent: Path | None = None) -> Iterator[Path]:
             return
         # Ray makes Unix sockets in its own folder, whose paths may have 107 characters.
         own = {"RAY_AUTH_TOKEN": secrets.token_hex(32)}
-        with _scratch() as short, _environment(_SETTINGS | own):
+        with _scratch() as short, _environment({**_SETTINGS, **own}):
             import ray
 
             _reread_authentication()

@@ -47,6 +47,8 @@ def main(arguments: list[str] | None = None) -> int:
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
     logging.getLogger("kopf").setLevel(logging.WARNING)
+    # What is away is said once by whoever needs it, not at each try.
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
     # It warns that signals are not its own, which is meant: they are handled here.
     logging.getLogger("kopf._core.reactor.running").setLevel(logging.ERROR)
     stop = threading.Event()

@@ -90,6 +90,9 @@ def cluster() -> Cluster:
 @pytest.fixture(scope="session")
 def storage(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Gives a cluster without a default StorageClass what the platform's claims need."""
+    if _there(cluster):
+        yield
+        return
     with volumes(cluster, tmp_path_factory.mktemp("volumes")):
         yield
 
@@ -98,14 +101,24 @@ def storage(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Itera
 def platform(
     cluster: Cluster, storage: None, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Installation]:
-    """The platform, deployed by the command that users have into a cluster without it."""
+    """The platform, deployed by the command that users have into a cluster without it.
+
+    With KEEP=1 in the environment one that is there is used and left: for whoever writes a test.
+    """
     del storage
     made = Installation(Cluster.connect(NAMESPACE), tmp_path_factory.mktemp("platform"))
+    if _there(cluster):
+        yield made.found()
+        return
     if cluster.find(NAMESPACES, NAMESPACE) is not None:
         made.command("destroy", "--yes")
     began = time.monotonic()
     made.said = made.at(TRAINED).deploy(VALUES)
     made.seconds = time.monotonic() - began
     yield made
-    if cluster.find(NAMESPACES, NAMESPACE) is not None and not os.environ.get("KEEP"):
+    if cluster.find(NAMESPACES, NAMESPACE) is not None:
         made.command("destroy", "--yes")
+
+
+def _there(cluster: Cluster) -> bool:
+    return bool(os.environ.get("KEEP")) and cluster.find(NAMESPACES, NAMESPACE) is not None

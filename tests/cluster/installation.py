@@ -64,6 +64,12 @@ class Installation:
         self.shift = timedelta(seconds=round((moment - datetime.now(UTC)).total_seconds()))
         return self
 
+    def found(self) -> "Installation":
+        """Take the clock of a platform that is there."""
+        data = self.cluster.get(CONFIG_MAPS, "mlplatform")["data"]
+        self.shift = timedelta(seconds=int(data["MLPLATFORM_CLOCK_SHIFT_SECONDS"]))
+        return self
+
     def deploy(self, values: Mapping[str, Any], *arguments: str) -> str:
         """Install or upgrade it by the command that users have; return what it printed."""
         file = self.folder / "values.yaml"

@@ -1,20 +1,23 @@
 """What the commands do to a cluster besides the chart: in namespaces of their own."""
 
+import json
 import secrets
+import subprocess
 from base64 import b64decode
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from deploy import credentials, custom_resources, namespaces, registry_images, values
+from deploy import credentials, custom_resources, helm, namespaces, registry_images, values
 from deploy.differences import differences, refused
 from deploy.forwards import Service, forwarded
 from deploy.progress import Progress
 from deploy.released import missing, remove_failed_jobs
 from deploy.removing import Removal
-from deploy.target import Target
+from deploy.target import RELEASE, Target
 from deploy.turns import NAME, alone
 from mlplatform.clients.kubernetes import (
     CONFIG_MAPS,
@@ -28,6 +31,7 @@ from mlplatform.clients.kubernetes import (
     Object,
     contexts,
 )
+from mlplatform.clients.redis_protocol import Part
 from mlplatform.clients.redis_sync import RedisSync, connect
 from mlplatform.errors import ServiceError, SettingsError, StaleError
 from serving.operator.lease import Lease
@@ -192,23 +196,45 @@ def test_only_jobs_of_the_release_that_have_given_up_are_removed(own: Cluster) -
 
 
 def test_a_change_that_the_api_server_refuses_is_known_before_it_is_tried(own: Cluster) -> None:
-    service = "apiVersion: v1\nkind: Service\nmetadata: {name: s}\nspec: {ports: [{port: PORT}]}\n"
-    own.create(
-        SERVICES,
-        {
-            "apiVersion": "v1",
-            "kind": "Service",
-            "metadata": {"name": "s"},
-            "spec": {"ports": [{"port": 80}]},
-        },
-    )
-    good = differences(service.replace("PORT", "80"), service.replace("PORT", "81"))
-    bad = differences(service.replace("PORT", "80"), service.replace("PORT", "123456"))
+    def service(port: int, name: str = "s") -> Object:
+        spec = {"ports": [{"port": port}]}
+        return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": spec}
 
-    assert [] == refused(own, good)
-    (said,) = refused(own, bad)
-    assert "Service/s" in said
+    def found(after: Object) -> list[str]:
+        return refused(own, differences(json.dumps(service(80)), json.dumps(after)))
+
+    own.create(SERVICES, service(80))
+
+    assert [] == found(service(81))
+    assert [] == found(service(80, "new"))
+    (said,) = found(service(123456))
+    assert said.startswith("Service/s: ")
+    assert ["s"] == [body["metadata"]["name"] for body in own.list(SERVICES)]
     assert 80 == own.get(SERVICES, "s")["spec"]["ports"][0]["port"]
+
+
+def test_a_release_whose_helm_was_killed_is_gone_on_with(
+    own: Cluster, target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chart = _chart(tmp_path)
+    monkeypatch.setattr(helm, "CHART", chart)
+    command = ["helm", "install", RELEASE, str(chart), "--wait"]
+    place = ["--kube-context", target.context, "--namespace", own.namespace]
+    killed = subprocess.Popen([*command, *place], stdout=subprocess.DEVNULL)
+    wait(lambda: own.find(CONFIG_MAPS, "ours") is not None, 60)
+    killed.kill()
+    killed.wait()
+    release = helm.Helm(target).current()
+    assert release is not None
+    assert release.pending
+    with pytest.raises(ServiceError, match="another operation"):
+        helm.Helm(target).release([])
+
+    helm.forget_pending(own, release)
+    made = helm.Helm(target).release([])
+
+    assert "deployed" == made.status
+    assert made.equals(helm.Helm(target).planned([]))
 
 
 def test_redis_lets_each_role_do_its_work_and_nothing_else(own: Cluster, target: Target) -> None:
@@ -224,7 +250,7 @@ def test_redis_lets_each_role_do_its_work_and_nothing_else(own: Cluster, target:
             "spec": {"selector": {"app": "redis"}, "ports": [{"port": 6379}]},
         },
     )
-    wait(lambda: own.get(PODS, "redis")["status"].get("phase") == "Running", _START_SECONDS)
+    wait(lambda: _ready(own.get(PODS, "redis")), _START_SECONDS)
 
     with forwarded(target, Service("Redis", "redis", 6379)) as url:
         address = url.removeprefix("http://")
@@ -236,8 +262,7 @@ def test_redis_lets_each_role_do_its_work_and_nothing_else(own: Cluster, target:
         features, gateway, archiver, operator = map(
             user, ("features", "gateway", "archiver", "operator")
         )
-        wait(lambda: bool(features.execute("PING")), 30)
-        for who, command in (
+        allowed: list[tuple[RedisSync, tuple[Part, ...]]] = [
             (features, ("WATCH", "packed:mlplatform:a:1")),
             (features, ("SETRANGE", "packed:mlplatform:a:1", 0, "v")),
             (features, ("HSET", b"\x02\x00keymlplatform", "f", "v")),
@@ -251,9 +276,8 @@ def test_redis_lets_each_role_do_its_work_and_nothing_else(own: Cluster, target:
             (operator, ("WATCH", "route:flight_delay")),
             (operator, ("SET", "route:flight_delay", "{}")),
             (operator, ("MGET", "route:flight_delay:gateway:g")),
-        ):
-            who.execute(*command)
-        for who, command in (
+        ]
+        denied: list[tuple[RedisSync, tuple[Part, ...]]] = [
             (gateway, ("SETRANGE", "packed:mlplatform:a:1", 0, "poison")),
             (gateway, ("SET", "route:flight_delay", "{}")),
             (gateway, ("DEL", "predictions:flight_delay")),
@@ -264,7 +288,10 @@ def test_redis_lets_each_role_do_its_work_and_nothing_else(own: Cluster, target:
             (archiver, ("GET", "route:flight_delay")),
             (operator, ("GET", "packed:mlplatform:a:1")),
             (connect(f"redis://{address}/0"), ("PING",)),
-        ):
+        ]
+        for who, command in allowed:
+            who.execute(*command)
+        for who, command in denied:
             with pytest.raises(ServiceError, match=r"NOPERM|NOAUTH"):
                 who.execute(*command)
 
@@ -314,6 +341,33 @@ def test_a_namespace_of_others_is_not_removed(
     assert own.find(NAMESPACES, own.namespace) is not None
 
 
+def _chart(folder: Path) -> Path:
+    """A chart whose pod never starts, so that whoever waits for it waits."""
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "never"},
+        "spec": {
+            **_POD,
+            "nodeSelector": {"no-such-node": "1"},
+            "containers": [{"name": "x", "image": "x", "securityContext": _SECURE}],
+        },
+    }
+    templates = folder / "chart" / "templates"
+    templates.mkdir(parents=True)
+    (templates / "objects.yaml").write_text(
+        "\n---\n".join(map(json.dumps, (config_map("ours", key="value"), pod)))
+    )
+    about = {"apiVersion": "v2", "name": "small", "version": "0.1.0"}
+    (folder / "chart" / "Chart.yaml").write_text(json.dumps(about))
+    return folder / "chart"
+
+
+def _ready(pod: Object) -> bool:
+    conditions = pod["status"].get("conditions") or ()
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+
+
 def _job(name: str, image: dict[str, str], command: str, *, released: bool) -> Object:
     annotations = {"meta.helm.sh/release-name": "mlplatform"} if released else {}
     container = {
@@ -338,6 +392,7 @@ def _redis(image: dict[str, str]) -> Object:
         "image": f"{image['repository']}@{image['digest']}",
         "command": ["redis-server", "--aclfile", "/acl/users.acl", "--dir", "/data"],
         "securityContext": _SECURE,
+        "readinessProbe": {"tcpSocket": {"port": 6379}, "periodSeconds": 1},
         "volumeMounts": [
             {"name": "acl", "mountPath": "/acl"},
             {"name": "data", "mountPath": "/data"},

@@ -34,8 +34,8 @@ def test_servers_are_placed_on_the_tainted_node_while_there_are_gpus_for_them(
     platform: Installation, node: str
 ) -> None:
     platform.at(HEAT).deploy(ON_GPUS)
-    platform.ask(plan=ENDLESS)
     copy = sound_copy(platform)
+    platform.ask(plan=ENDLESS, version=copy)
     platform.cluster.patch(NODES, node, {"spec": {"taints": [TAINT]}})
     with under_load(platform):
         platform.until("shadow", version=copy)
@@ -55,6 +55,7 @@ def test_a_version_that_finds_no_free_gpu_is_refused_before_its_first_request(
     _offer(taken)
 
     copy = sound_copy(platform)
+    platform.ask(version=copy)
 
     wait(lambda: "GPU" in str(platform.status), 240, lambda: str(platform.status.get("message")))
     versions = {

@@ -83,11 +83,11 @@ def test_the_new_version_takes_over_under_load(
 def test_a_broken_version_is_rolled_back_under_load(
     platform: Installation, seen: list[tuple[Answers, str]]
 ) -> None:
-    platform.ask(plan=UNSEEN)
     platform.drill("copy_version", "register-broken", USECASE, "2", "broken", "loop")
     bodies = requests(platform.code, HEAT, lambda: platform.now, "broken")
 
     with load(platform.gateway, platform.path, bodies, PER_SECOND) as answers:
+        platform.ask(plan=UNSEEN, version=3)
         platform.until("rolled_back", version=3, seconds=600)
 
     seen.append((answers, f"answers by version: {answers.by_version}"))

@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -70,7 +70,7 @@ def render(
         ChartRefusedError: The values are refused; the message is Helm's.
     """
     text = rendered(profile, values, without_image=without_image, namespace=namespace)
-    return [found for found in yaml.load_all(text, _Loader) if found]  # noqa: S506 (the safe one)
+    return [found for found in yaml.load_all(text, _Loader) if found]
 
 
 def rendered(
@@ -134,8 +134,10 @@ def pods(objects: list[Object]) -> Iterator[Pod]:
     for found in objects:
         name = f"{found['kind']} {found['metadata']['name']}"
         match found["kind"]:
-            case "Deployment" | "StatefulSet" | "Job":
+            case "Deployment" | "Job":
                 yield _pod(name, found["spec"]["template"], found["spec"].get("replicas", 1))
+            case "StatefulSet":
+                yield _with_claims(_pod(name, found["spec"]["template"], 1), found)
             case "CronJob":
                 yield _pod(name, found["spec"]["jobTemplate"]["spec"]["template"], 1)
     for where, found in templates(objects).items():
@@ -148,6 +150,14 @@ def pods(objects: list[Object]) -> Iterator[Pod]:
             for group in cluster["workerGroupSpecs"]:
                 name = f"{where} {group['groupName']}"
                 yield _pod(name, group["template"], group["replicas"])
+
+
+def _with_claims(pod: Pod, found: Object) -> Pod:
+    """Return a StatefulSet's pod with the volumes that are made for it."""
+    claims = [one["metadata"]["name"] for one in found["spec"]["volumeClaimTemplates"]]
+    volumes = [{"name": name, "persistentVolumeClaim": {"claimName": name}} for name in claims]
+    spec = pod.spec | {"volumes": [*pod.spec["volumes"], *volumes]}
+    return replace(pod, spec=spec, replicas=found["spec"]["replicas"])
 
 
 def _pod(owner: str, found: Object, replicas: int) -> Pod:

@@ -59,7 +59,9 @@ def expected(profile: str) -> set[tuple[str, str, int]]:
 
 
 def selects(selector: Any, given: dict[str, str]) -> bool:
-    return all(given.get(key) == value for key, value in (selector.get("matchLabels") or {}).items())
+    return all(
+        given.get(key) == value for key, value in (selector.get("matchLabels") or {}).items()
+    )
 
 
 def matches(peers: list[Any], name: str) -> bool:
@@ -91,7 +93,8 @@ def lets(policies: list[Object], direction: str, one: str, other: str, port: int
     mine = [
         found["spec"]
         for found in policies
-        if kind in found["spec"]["policyTypes"] and selects(found["spec"]["podSelector"], labels(one))
+        if kind in found["spec"]["policyTypes"]
+        and selects(found["spec"]["podSelector"], labels(one))
     ]
     if not mine:
         return True
@@ -151,9 +154,10 @@ def test_everybody_may_ask_for_names_and_for_nothing_else_outside() -> None:
     }
     to_all = [found["spec"] for found in policies if not found["spec"]["podSelector"]]
 
-    assert [[], [{"to": [dns], "ports": [{"protocol": p, "port": 53} for p in ("UDP", "TCP")]}]] == [
-        spec.get("egress", []) for spec in to_all
-    ]
+    assert [
+        [],
+        [{"to": [dns], "ports": [{"protocol": p, "port": 53} for p in ("UDP", "TCP")]}],
+    ] == [spec.get("egress", []) for spec in to_all]
     assert not any("ingress" in spec for spec in to_all)
 
 

@@ -7,8 +7,8 @@ import pytest
 from tests.helm.chart import (
     PROFILES,
     Object,
-    needs_helm,
     named,
+    needs_helm,
     of_kind,
     pods,
     render,
@@ -72,8 +72,8 @@ def test_settings_of_ones_own_reach_all_roles() -> None:
 def test_a_shift_of_years_is_written_as_a_whole_number() -> None:
     values = {"settings": {"clockShiftSeconds": -413596800}}
 
-    assert "-413596800" == (
-        configuration(render("minimal", values))["MLPLATFORM_CLOCK_SHIFT_SECONDS"]
+    assert (
+        "-413596800" == (configuration(render("minimal", values))["MLPLATFORM_CLOCK_SHIFT_SECONDS"])
     )
 
 
@@ -99,6 +99,17 @@ def test_a_trigger_starts_jobs_without_kubeflow_and_runs_with_it() -> None:
     }
 
     assert {"minimal": "job", "full": "kubeflow", "gpu": "kubeflow"} == orchestrators
+
+
+def test_runs_of_kubeflow_are_pods_of_this_namespace_where_it_has_users() -> None:
+    multi, single = (
+        configuration(render("full", {"pipeline": {"kubeflow": {"multiUser": yes}}}))
+        for yes in (True, False)
+    )
+
+    assert multi["MLPLATFORM_KUBEFLOW_NAMESPACE"] == "mlplatform"
+    assert multi["MLPLATFORM_KUBEFLOW_TOKEN_FILE"].startswith("/var/run/secrets/kubeflow/")
+    assert not {"MLPLATFORM_KUBEFLOW_NAMESPACE", "MLPLATFORM_KUBEFLOW_TOKEN_FILE"} & single.keys()
 
 
 def test_a_training_job_is_a_template_that_never_starts_by_itself() -> None:
@@ -135,7 +146,11 @@ def test_each_use_case_has_its_own_and_shares_the_rest() -> None:
     assert {"flight-delay", "parcel-delay"} == of_kind(objects, "ModelRollout").keys()
     assert {
         "mlplatform-materialize",
-        *(f"mlplatform-{what}-{name}-delay" for what in ("judge", "training") for name in ("flight", "parcel")),
+        *(
+            f"mlplatform-{what}-{name}-delay"
+            for what in ("judge", "training")
+            for name in ("flight", "parcel")
+        ),
     } == of_kind(objects, "CronJob").keys()
     for name in ("mlplatform-push", "mlplatform-trigger"):
         containers = named(objects, "Deployment", name)["spec"]["template"]["spec"]["containers"]
@@ -160,7 +175,9 @@ def test_gateways_are_as_many_as_all_peaks_need_together() -> None:
     fixed, scaled = (render(profile, {"usecases": usecases}) for profile in ("minimal", "minimal"))
 
     assert named(fixed, "Deployment", "mlplatform-gateway")["spec"]["replicas"] == 5
-    scaled = render("minimal", {"usecases": usecases, "gateway": {"autoscaling": {"enabled": True}}})
+    scaled = render(
+        "minimal", {"usecases": usecases, "gateway": {"autoscaling": {"enabled": True}}}
+    )
     scaler = named(scaled, "HorizontalPodAutoscaler", "mlplatform-gateway")
     assert 5 == scaler["spec"]["minReplicas"]
     # Or each upgrade would take back what the autoscaler has done.
@@ -176,7 +193,9 @@ def test_the_least_number_of_gateways_holds_for_a_small_peak() -> None:
 
 def test_a_schedule_of_the_spec_wins_over_the_default() -> None:
     usecases = [{"name": "flight_delay", "judge": {"schedule": "7 3 * * *"}}]
-    job = named(render("minimal", {"usecases": usecases}), "CronJob", "mlplatform-judge-flight-delay")
+    job = named(
+        render("minimal", {"usecases": usecases}), "CronJob", "mlplatform-judge-flight-delay"
+    )
 
     assert job["spec"]["schedule"] == "7 3 * * *"
 
@@ -210,8 +229,9 @@ def test_a_bucket_takes_the_place_of_the_volume_and_no_key_is_kept() -> None:
     assert given["MLFLOW_S3_ENDPOINT_URL"] == "https://s3.example.com"
     assert not any("AWS" in name for name in given)
     assert {"mlplatform-data"} == of_kind(objects, "PersistentVolumeClaim").keys()
-    assert account == (
-        named(objects, "ServiceAccount", "mlplatform-registry")["metadata"]["annotations"]
+    assert (
+        account
+        == (named(objects, "ServiceAccount", "mlplatform-registry")["metadata"]["annotations"])
     )
 
 
@@ -234,7 +254,7 @@ def test_claims_of_ones_own_take_the_place_of_ours() -> None:
         volume["persistentVolumeClaim"]["claimName"]
         for pod in pods(objects)
         for volume in pod.spec["volumes"]
-        if "persistentVolumeClaim" in volume
+        if "persistentVolumeClaim" in volume and not pod.owner.startswith("StatefulSet")
     }
 
     assert not of_kind(objects, "PersistentVolumeClaim")
@@ -265,8 +285,9 @@ def test_external_secrets_bring_exactly_the_secrets_that_pods_read() -> None:
 
     assert {recipe.name: sorted(recipe.keys) for recipe in RECIPES} == found
     assert {f"prod/{name}" for name in found} == entries
-    assert "BEGIN PUBLIC KEY" in (
-        named(objects, "ConfigMap", "mlplatform-signing")["data"]["signing.pub.pem"]
+    assert (
+        "BEGIN PUBLIC KEY"
+        in (named(objects, "ConfigMap", "mlplatform-signing")["data"]["signing.pub.pem"])
     )
 
 
@@ -328,7 +349,10 @@ def test_prometheus_finds_a_service_behind_each_monitor() -> None:
 @pytest.mark.parametrize("profile", PROFILES)
 def test_every_service_leads_to_a_port_of_its_pods(profile: str) -> None:
     objects = render(profile)
-    found = [*of_kind(objects, "Service").values(), templates(objects)["mlplatform-triton/service.yaml"]]
+    found = [
+        *of_kind(objects, "Service").values(),
+        templates(objects)["mlplatform-triton/service.yaml"],
+    ]
     for service in found:
         wanted = service["spec"]["selector"].items()
         behind = [pod for pod in pods(objects) if wanted <= pod.labels.items()]
@@ -375,10 +399,13 @@ def test_the_operator_can_make_a_server_of_the_template(profile: str) -> None:
     export = made["spec"]["template"]["spec"]["initContainers"][0]
 
     assert 8000 == operator.port(parsed)
-    assert "sha256:" + "ab" * 32 == (
-        made["spec"]["template"]["metadata"]["annotations"]["mlplatform.dev/model-digest"]
+    assert (
+        "sha256:" + "ab" * 32
+        == (made["spec"]["template"]["metadata"]["annotations"]["mlplatform.dev/model-digest"])
     )
-    assert ["--out", "/models", "--usecase", "flight_delay", "--version", "3"] == export["args"][2:8]
+    assert ["--out", "/models", "--usecase", "flight_delay", "--version", "3"] == export["args"][
+        2:8
+    ]
 
 
 def test_cluster_wide_objects_carry_the_namespaces_name_so_that_two_platforms_fit() -> None:
@@ -403,7 +430,9 @@ def test_classes_of_an_administrator_are_used_and_none_is_made() -> None:
 
 
 def test_switched_off_is_not_there() -> None:
-    values = {name: {"enabled": False} for name in ("networkPolicies", "admissionPolicies", "quota")}
+    values = {
+        name: {"enabled": False} for name in ("networkPolicies", "admissionPolicies", "quota")
+    }
     kinds = {found["kind"] for found in render("minimal", values)}
 
     assert not kinds & {

@@ -37,7 +37,7 @@ def test_it_meets_pod_security_restricted(pod: Pod) -> None:
     assert not spec.keys() & {"hostNetwork", "hostPID", "hostIPC", "hostUsers"}
     assert {"RuntimeDefault"} == {spec["securityContext"]["seccompProfile"]["type"]}
     assert spec["securityContext"]["runAsNonRoot"] is True
-    allowed = {"configMap", "emptyDir", "persistentVolumeClaim", "secret"}
+    allowed = {"configMap", "emptyDir", "persistentVolumeClaim", "projected", "secret"}
     assert all(volume.keys() & allowed for volume in spec["volumes"])
     for container in pod.containers:
         context = container["securityContext"]
@@ -122,6 +122,19 @@ def test_only_who_asks_the_api_has_a_token(profile: str) -> None:
     assert WITH_TOKEN.get(profile, OPERATOR_ALONE) == found
 
 
+@pytest.mark.parametrize("profile", ["full", "gpu"])
+def test_the_trigger_shows_kubeflow_a_token_that_is_good_for_nothing_else(profile: str) -> None:
+    (trigger,) = (pod for pod in pods(render(profile)) if pod.owner.endswith("-trigger"))
+    (token,) = (
+        source["serviceAccountToken"]
+        for volume in trigger.spec["volumes"]
+        for source in volume.get("projected", {}).get("sources", [])
+    )
+
+    assert token["audience"] == "pipelines.kubeflow.org"
+    assert token["expirationSeconds"] <= 3600
+
+
 @pytest.mark.parametrize("profile", PROFILES)
 def test_only_registration_holds_the_private_key(profile: str) -> None:
     found = {
@@ -131,7 +144,9 @@ def test_only_registration_holds_the_private_key(profile: str) -> None:
         if volume.get("secret", {}).get("secretName") == "mlplatform-signing"
     }
 
-    assert (["CronJob mlplatform-training-flight-delay"] if profile == "minimal" else []) == [*found]
+    assert (["CronJob mlplatform-training-flight-delay"] if profile == "minimal" else []) == [
+        *found
+    ]
 
 
 @pytest.mark.parametrize("profile", PROFILES)
@@ -152,7 +167,9 @@ def test_each_role_is_given_its_own_secrets_and_no_others(profile: str) -> None:
     found: dict[str, set[str]] = {}
     for pod in pods(render(profile)):
         for container in pod.containers:
-            mine = found.setdefault(f"{pod.labels['app.kubernetes.io/component']}/{_of(container)}", set())
+            mine = found.setdefault(
+                f"{pod.labels['app.kubernetes.io/component']}/{_of(container)}", set()
+            )
             mine |= {
                 variable["valueFrom"]["secretKeyRef"]["name"].removeprefix("mlplatform-")
                 for variable in container.get("env", [])
@@ -179,7 +196,9 @@ def test_each_role_is_given_its_own_secrets_and_no_others(profile: str) -> None:
     if profile == "minimal":
         expected["training/pipeline"] = {"ledger", "registry-trainer"}
     else:
-        expected |= {f"ray/{name}": set() for name in ("ray-job-submitter", "ray-head", "ray-worker")}
+        expected |= {
+            f"ray/{name}": set() for name in ("ray-job-submitter", "ray-head", "ray-worker")
+        }
     assert expected == found
 
 

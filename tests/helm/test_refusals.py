@@ -179,7 +179,11 @@ def _open(schema: Any, where: str) -> list[str]:
     found = []
     if isinstance(schema, dict):
         named = "properties" in schema
-        if schema.get("type") == "object" and named and schema.get("additionalProperties") is not False:
+        if (
+            schema.get("type") == "object"
+            and named
+            and schema.get("additionalProperties") is not False
+        ):
             found.append(where)
         if schema.get("type") == "object" and not named and "additionalProperties" not in schema:
             found.append(where)
@@ -210,6 +214,7 @@ def test_an_image_that_is_not_named_is_asked_for(profile: str, role: str, expect
 
 def test_a_profile_asks_for_no_image_that_it_does_not_use() -> None:
     assert render("minimal", without_image="triton-gpu")
+    assert render("minimal", without_image="ray")
     assert render("gpu", without_image="triton")
 
 
@@ -257,7 +262,7 @@ def test_notes_warn_of_nothing_in_a_profile(profile: str, tmp_path: Path) -> Non
 
 
 def _notes(folder: Path, profile: str, values: dict[str, Any]) -> str:
-    """Return what Helm tells after an installation, by way of a ConfigMap in a copy of the chart."""
+    """Return what Helm tells after an installation, by a ConfigMap in a copy of the chart."""
     copied = folder / "mlplatform"
     shutil.copytree(CHART, copied)
     shutil.copy(copied / "templates" / "NOTES.txt", copied / "files" / "notes")

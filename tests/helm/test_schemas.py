@@ -7,7 +7,7 @@ Secrets) no schema is at hand: the fields that we rely on are listed here.
 
 from typing import Any, Final
 
-import jsonschema
+import jsonschema  # type: ignore[import-untyped]  # ships no types
 import kubernetes_validate
 import pytest
 import yaml
@@ -89,7 +89,10 @@ OTHERS: Final[dict[str, Any]] = {
             "secretStoreRef": {
                 "required": ["name", "kind"],
                 "additionalProperties": False,
-                "properties": {"name": TEXT, "kind": {"enum": ["SecretStore", "ClusterSecretStore"]}},
+                "properties": {
+                    "name": TEXT,
+                    "kind": {"enum": ["SecretStore", "ClusterSecretStore"]},
+                },
             },
             "target": {
                 "additionalProperties": False,

@@ -3,9 +3,10 @@
 import copy
 import json
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any, Final
 
-import jsonschema
+import jsonschema  # type: ignore[import-untyped]  # ships no types
 import pytest
 import yaml
 
@@ -14,7 +15,7 @@ from tests.helm.chart import CHART, IMAGES, needs_helm, rendered
 pytestmark = needs_helm
 
 PUBLIC: Final = "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n"
-PATHS: Final = {
+PATHS: Final[dict[str, dict[str, Any]]] = {
     "gateway.autoscaling.maxReplicas": {"gateway": {"autoscaling": {"enabled": True}}},
     "gateway.autoscaling.cpuPercent": {"gateway": {"autoscaling": {"enabled": True}}},
     "priorityClasses.existing": {"priorityClasses": {"create": False}},
@@ -79,6 +80,23 @@ GUESSES: Final[dict[str, Any]] = {
 }
 
 
+BY_NAME: Final[dict[str, Any]] = {
+    "schedule": "1 2 * * *",
+    "cpu": "3",
+    **dict.fromkeys(("memory", "size", "spillSize", "sharedMemory"), "5Gi"),
+    "cidrs": ["192.0.2.0/24"],
+    "ports": [8443],
+    "accessModes": ["ReadWriteMany"],
+    "tolerations": [{"key": "special", "operator": "Exists"}],
+    "callers": [{"team": "shop"}],
+    "allowedHosts": ["mlflow.example.com"],
+    "allowedImages": ["registry.example.com/"],
+    "extra": {"MLPLATFORM_REGISTRY_TIMEOUT_SECONDS": "10"},
+    "hard": {"pods": "7"},
+}
+"""The same, by the last part of its path."""
+
+
 def leaves(values: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     if isinstance(values, dict) and values and not path.endswith((".hard", ".dns", ".prometheus")):
         for key, value in values.items():
@@ -96,38 +114,14 @@ def another(path: str, default: Any) -> dict[str, Any]:
     """Return values in which this one is not its default."""
     if path in OTHERWISE:
         return copy.deepcopy(OTHERWISE[path])
-    value: Any
     name = path.rsplit(".", maxsplit=1)[-1]
-    if path in GUESSES:
-        value = GUESSES[path]
-    elif isinstance(default, bool):
+    value: Any = GUESSES.get(path, BY_NAME.get(name))
+    if value is None and isinstance(default, bool):
         value = not default
-    elif isinstance(default, int):
+    elif value is None and isinstance(default, int):
         value = default + 1
-    elif name in {"schedule"}:
-        value = "1 2 * * *"
-    elif name in {"cpu", "memory", "size", "spillSize", "sharedMemory"}:
-        value = "3" if name == "cpu" else "5Gi"
-    elif isinstance(default, str):
-        value = "another"
-    elif name == "cidrs":
-        value = ["192.0.2.0/24"]
-    elif name == "ports":
-        value = [8443]
-    elif name == "accessModes":
-        value = ["ReadWriteMany"]
-    elif name == "tolerations":
-        value = [{"key": "special", "operator": "Exists"}]
-    elif name == "callers":
-        value = [{"team": "shop"}]
-    elif name in {"allowedHosts", "allowedImages"}:
-        value = ["mlflow.example.com"]
-    elif name == "extra":
-        value = {"MLPLATFORM_REGISTRY_TIMEOUT_SECONDS": "10"}
-    elif name == "hard":
-        value = {"pods": "7"}
-    else:
-        value = {"another": "value"}
+    elif value is None:
+        value = "another" if isinstance(default, str) else {"another": "value"}
     for key in reversed(path.split(".")):
         value = {key: value}
     return value  # type: ignore[no-any-return]
@@ -165,7 +159,7 @@ def test_every_image_is_used() -> None:
 
     assert roles.keys() == schema["properties"]["images"]["properties"].keys()
     for role in roles:
-        profile = "gpu" if role == "triton-gpu" else "minimal"
+        profile = "gpu" if role in {"triton-gpu", "ray"} else "minimal"
         other = {"repository": "elsewhere.example.com/one", "digest": "sha256:" + "1" * 64}
         assert rendered(profile) != rendered(profile, {"images": {role: other}}), role
 
@@ -185,7 +179,7 @@ def test_every_key_is_explained() -> None:
     lines = (CHART / "values.yaml").read_text(encoding="utf-8").splitlines()
     plain = [
         line
-        for before, line in zip(lines, lines[1:], strict=False)
+        for before, line in pairwise(lines)
         if line[:1].isalpha() and not before.startswith("#")
     ]
 

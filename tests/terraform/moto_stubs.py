@@ -8,7 +8,8 @@ platform nor its lock knows of it. All other calls reach moto's own models of th
 | EKS         | add-ons, pod identity associations,       | moto has clusters, node groups and    |
 |             | access entries and their policies         | Fargate profiles only                 |
 | ElastiCache | parameter and user groups, ModifyUser,    | moto has users, clusters, subnet and  |
-|             | removing a subnet group                   | replication groups, and removes none  |
+|             | removing a subnet group, the nodes of a   | replication groups, removes none, and |
+|             | replication group                         | tells nothing of a group's nodes      |
 | EFS         | PutBackupPolicy                           | moto knows the policy, not to set it  |
 | Budgets     | tags; who is told of a notification       | moto does not know, or does not tell  |
 """
@@ -17,7 +18,7 @@ import argparse
 import json
 import re
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qs, unquote
 from xml.sax.saxutils import escape
@@ -41,8 +42,8 @@ class Eks:
     def answer(self, method: str, path: str, body: dict[str, Any]) -> Reply | None:
         """Return the answer, or None where moto answers."""
         parts = [unquote(part) for part in path.strip("/").split("/")]
-        if parts[0] == "tags" and any(self._of(unquote(path[6:]))):
-            return _json({"tags": next(self._of(unquote(path[6:]))).get("tags", {})})
+        if parts[0] == "tags" and (tagged := self._of(unquote(path[6:]))):
+            return _json({"tags": tagged[0].get("tags", {})})
         if len(parts) < 3 or parts[0] != "clusters":
             return None
         handler = {
@@ -55,9 +56,9 @@ class Eks:
         except MissingError:
             return 404, "application/json", json.dumps({"message": "No such object"})
 
-    def _of(self, arn: str) -> Iterable[dict[str, Any]]:
+    def _of(self, arn: str) -> list[dict[str, Any]]:
         names = ("addonArn", "associationArn", "accessEntryArn")
-        return iter([one for one in self.kept.values() if arn in [one.get(key) for key in names]])
+        return [one for one in self.kept.values() if arn in [one.get(key) for key in names]]
 
     def _addons(self, method: str, cluster: str, rest: list[str], body: dict[str, Any]) -> Reply:
         if method == "POST" and not rest:
@@ -149,6 +150,7 @@ class ElastiCache:
         self.parameters: dict[str, dict[str, Any]] = {}
         self.groups: dict[str, dict[str, Any]] = {}
         self.tags: dict[str, dict[str, str]] = {}
+        self.nodes: dict[str, dict[str, str]] = {}
 
     def answer(self, form: dict[str, str]) -> Reply | None:
         """Return the answer, or None where moto answers."""
@@ -254,6 +256,37 @@ class ElastiCache:
             f"<ARN>{_arn('elasticache', f'usergroup:{name}')}</ARN>"
         )
 
+    def _create_replication_group(self, form: dict[str, str]) -> None:
+        # Moto makes the group; what its nodes are told is kept for DescribeCacheClusters.
+        self.nodes[form["ReplicationGroupId"]] = form
+
+    def _describe_cache_clusters(self, form: dict[str, str]) -> str | None:
+        group, _, number = form.get("CacheClusterId", "").rpartition("-")
+        if group not in self.nodes or not number.isdigit():
+            return None
+        kept = self.nodes[group]
+        same = (
+            "AutoMinorVersionUpgrade", "CacheNodeType", "CacheSubnetGroupName", "Engine",
+            "PreferredMaintenanceWindow", "ReplicationGroupId", "SnapshotRetentionLimit",
+            "SnapshotWindow",
+        )  # fmt: skip
+        found = "".join(f"<{key}>{escape(kept[key])}</{key}>" for key in same if key in kept)
+        secured = "".join(
+            f"<member><SecurityGroupId>{value}</SecurityGroupId><Status>active</Status></member>"
+            for key, value in kept.items()
+            if key.startswith("SecurityGroupIds.")
+        )
+        parameters = kept["CacheParameterGroupName"]
+        return (
+            f"<CacheClusters><CacheCluster><CacheClusterId>{form['CacheClusterId']}</CacheClusterId>"
+            f"<CacheClusterStatus>available</CacheClusterStatus>{found}"
+            f"<EngineVersion>{kept['EngineVersion']}.0</EngineVersion>"
+            f"<CacheParameterGroup><CacheParameterGroupName>{parameters}</CacheParameterGroupName>"
+            "<ParameterApplyStatus>in-sync</ParameterApplyStatus></CacheParameterGroup>"
+            f"<SecurityGroups>{secured}</SecurityGroups><NumCacheNodes>1</NumCacheNodes>"
+            "</CacheCluster></CacheClusters>"
+        )
+
     def _modify_user(self, form: dict[str, str]) -> str:
         user = _elasticache().users[form["UserId"]]
         user.authentication_type = form["AuthenticationMode.Type"]
@@ -280,7 +313,7 @@ def efs(method: str, path: str, body: dict[str, Any]) -> Reply | None:
     asked = re.fullmatch(r"/2015-02-01/file-systems/(fs-[0-9a-f]+)/backup-policy", path)
     if method != "PUT" or asked is None:
         return None
-    from moto.efs.models import efs_backends
+    from moto.efs.models import efs_backends  # type: ignore[import-not-found]
 
     system = efs_backends[ACCOUNT][REGION].file_systems_by_id[asked[1]]
     system._backup = body["BackupPolicy"]["Status"] == "ENABLED"
@@ -303,7 +336,7 @@ class Budgets:
             return _json({"ResourceTags": self.tags.get(body["ResourceARN"], [])})
         if action != "DescribeSubscribersForNotification":
             return None
-        from moto.budgets.models import budgets_backends
+        from moto.budgets.models import budgets_backends  # type: ignore[import-not-found]
 
         budget = budgets_backends[ACCOUNT]["aws"].budgets[ACCOUNT][body["BudgetName"]]
         asked = {key: one for key, one in body["Notification"].items() if key != "Threshold"}
@@ -349,7 +382,7 @@ class Stubbed:
 
 
 def _elasticache() -> Any:
-    from moto.elasticache.models import elasticache_backends
+    from moto.elasticache.models import elasticache_backends  # type: ignore[import-not-found]
 
     return elasticache_backends[ACCOUNT][REGION]
 
@@ -376,7 +409,7 @@ def _snake(name: str) -> str:
 
 def main() -> None:
     """Serve until the process is ended."""
-    from moto.server import DomainDispatcherApplication, create_backend_app
+    from moto.server import DomainDispatcherApplication, create_backend_app  # type: ignore[import-not-found]
     from werkzeug.serving import run_simple
 
     parser = argparse.ArgumentParser(description=__doc__)

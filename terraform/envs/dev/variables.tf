@@ -114,11 +114,17 @@ variable "alarm_emails" {
 variable "monthly_budget_usd" {
   description = "What a month may cost; `make infra-plan` prints the estimate to compare with."
   type        = number
-  default     = 600
+  default     = 800
 }
 
 variable "expendable" {
   description = "Whether `make infra-destroy` may take the data along. Change it and apply before you destroy."
   type        = bool
   default     = true
+}
+
+variable "github_repository" {
+  description = "Whose workflows deliver, e.g. example/platform (docs/delivery.md). Empty: none."
+  type        = string
+  default     = ""
 }

@@ -23,6 +23,8 @@ provider "aws" {
   }
 }
 
+data "aws_caller_identity" "current" {}
+
 module "network" {
   source = "../../modules/network"
 
@@ -78,11 +80,15 @@ module "data" {
 module "identity" {
   source = "../../modules/identity"
 
-  cluster_name = module.cluster.name
-  region       = var.region
-  bucket_arns  = module.data.bucket_arns
-  kms_key_arn  = module.data.kms_key_arn
-  secret_arns  = concat(values(module.data.secrets), [module.data.database.master_secret_arn])
+  cluster_name      = module.cluster.name
+  environment       = local.environment
+  region            = var.region
+  github_repository = var.github_repository
+  state             = { bucket = "mlplatform-${data.aws_caller_identity.current.account_id}-state", key = "prod/terraform.tfstate" }
+  verifying_key_arn = module.data.secrets["mlplatform-verifying"]
+  bucket_arns       = module.data.bucket_arns
+  kms_key_arn       = module.data.kms_key_arn
+  secret_arns       = concat(values(module.data.secrets), [module.data.database.master_secret_arn])
 }
 
 module "observability" {

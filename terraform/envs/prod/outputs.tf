@@ -78,3 +78,8 @@ output "expendable" {
   description = "Whether the data may be destroyed."
   value       = var.expendable
 }
+
+output "deliveries" {
+  description = "AWS_ROLE_ARN of each environment of the GitHub repository."
+  value       = module.identity.deliveries
+}

@@ -125,3 +125,9 @@ variable "expendable" {
   type        = bool
   default     = false
 }
+
+variable "github_repository" {
+  description = "Whose workflows deliver, e.g. example/platform (docs/delivery.md). Empty: none."
+  type        = string
+  default     = ""
+}

@@ -78,11 +78,11 @@ variable "redis" {
 variable "image_roles" {
   description = "Images of the platform; each gets a repository mlplatform-<role>."
   type        = set(string)
-  default     = ["features", "gateway", "monitor", "operator", "pipeline", "postgres", "redis", "registry", "triton"]
+  default     = ["features", "gateway", "monitor", "operator", "pipeline", "postgres", "ray", "redis", "registry", "triton"]
 }
 
 variable "secret_names" {
-  description = "The platform's Secrets, as the chart names them."
+  description = "The platform's Secrets, as the chart names them, and the public key of models."
   type        = set(string)
   default = [
     "mlplatform-ledger",
@@ -99,5 +99,6 @@ variable "secret_names" {
     "mlplatform-registry-server",
     "mlplatform-registry-trainer",
     "mlplatform-signing",
+    "mlplatform-verifying",
   ]
 }

@@ -1,10 +1,15 @@
-"""Write the golden renders anew: `python -m tests.helm.golden`; review the difference."""
+"""Write what is made of other files anew: `python -m tests.helm.golden`; review the difference.
+
+The alert rules in the chart follow from the specs, the golden renders from the chart.
+"""
 
 from pathlib import Path
 
-from tests.helm.chart import PROFILES
-from tests.helm.golden.text import text
+from tests.helm.chart import CHART, PROFILES
+from tests.helm.golden.text import alert_rules, text
 
 if __name__ == "__main__":
+    for path in sorted((CHART / "files" / "rules").glob("*.yaml")):
+        path.write_text(alert_rules(path.stem), encoding="utf-8")
     for name in PROFILES:
         Path(__file__).with_name(f"{name}.yaml").write_text(text(name), encoding="utf-8")

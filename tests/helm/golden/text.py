@@ -47,6 +47,16 @@ def text(profile: str) -> str:
     return _dumped([{"comparedWith": before, "withoutItsObjects": gone}, *changed])
 
 
+def alert_rules(usecase: str) -> str:
+    """Return the alert rules that follow from a use case's spec, as the chart carries them."""
+    from feature_repo import catalog, layout
+    from monitoring import alerts
+
+    views = layout.load(usecase).views
+    ttls = {view.name: view.ttl_seconds for view in views if view.ttl_seconds is not None}
+    return alerts.text(catalog.spec(usecase), ttls)
+
+
 def _objects(profile: str) -> dict[tuple[str, str], Object]:
     found = {}
     for one in render(profile):

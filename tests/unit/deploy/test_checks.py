@@ -76,7 +76,7 @@ def test_a_manifest_counts_replicas_jobs_templates_and_the_second_server_of_a_ro
     def workload(kind: str, **fields: Any) -> Object:
         return {"kind": kind, "metadata": {"name": "x"}, "spec": fields}
 
-    template = {"spec": {"containers": []}}
+    template: Object = {"spec": {"containers": []}}
     triton = {
         "kind": "ConfigMap",
         "metadata": {"name": "mlplatform-triton"},

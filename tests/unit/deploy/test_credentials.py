@@ -105,8 +105,24 @@ def test_an_empty_value_counts_as_lacking(made: Known) -> None:
         missing(broken)
 
 
+def test_addresses_of_a_managed_service_are_not_made_up(made: Known) -> None:
+    with pytest.raises(SettingsError, match=r"postgres is managed, .* no Secret mlplatform-ledger"):
+        missing(NONE, ["postgres"])
+
+    there = {name: values for name, values in made.items() if name.startswith("mlplatform-redis-")}
+    assert "mlplatform-redis-acl" not in missing(there, ["redis"])
+
+
+def test_what_only_the_service_itself_reads_is_not_made_for_a_managed_one(made: Known) -> None:
+    inside = {"mlplatform-postgres", "mlplatform-redis-acl"}
+    theirs = {r.name: made[r.name] for r in RECIPES if r.of and not r.inside}
+
+    others = {recipe.name for recipe in RECIPES} - inside - set(theirs)
+    assert others == set(missing(theirs, ["postgres", "redis"]))
+
+
 def test_a_message_about_a_secret_shows_no_value(made: Known) -> None:
-    held = made["mlplatform-postgres"] | {"LEDGER_PASSWORD": ""}
+    held = dict(made["mlplatform-postgres"]) | {"LEDGER_PASSWORD": ""}
 
     with pytest.raises(SettingsError) as refused:
         missing(dict(made) | {"mlplatform-postgres": held})

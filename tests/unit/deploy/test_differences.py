@@ -1,6 +1,10 @@
 """What an upgrade would change, as people read it."""
 
-from deploy.differences import differences, masked
+from typing import Any
+
+import pytest
+
+from deploy.differences import differences, masked, merge_patch
 
 BEFORE = """
 apiVersion: apps/v1
@@ -68,3 +72,22 @@ def test_masking_leaves_the_names() -> None:
     assert {"kind": "Secret", "data": {"key": "(hidden)"}} == masked(
         {"kind": "Secret", "data": {"key": "x"}}
     )
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "patch"),
+    [
+        ({"a": 1}, {"a": 1}, {}),
+        ({"a": 1}, {"a": 2}, {"a": 2}),
+        ({"a": 1, "b": 2}, {"a": 1}, {"b": None}),
+        ({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": 3}}, {"a": {"c": 3}}),
+        ({"a": [1, 2]}, {"a": [1]}, {"a": [1]}),
+        ({"a": 1}, {"a": {"b": 1}}, {"a": {"b": 1}}),
+        ({"a": None}, {"a": None}, {}),
+        ({}, {"a": {}}, {"a": {}}),
+    ],
+)
+def test_only_what_differs_is_in_the_patch(
+    before: dict[str, Any], after: dict[str, Any], patch: dict[str, Any]
+) -> None:
+    assert patch == merge_patch(before, after)

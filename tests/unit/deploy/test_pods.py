@@ -188,6 +188,12 @@ def test_a_pod_that_is_not_ready_says_what_its_probe_hears() -> None:
     assert "it runs and is not ready: Readiness probe failed: HTTP 503" == said(body, probe)
 
 
+def test_a_job_that_runs_is_not_unready() -> None:
+    body = pod(conditions=[{"type": "Ready", "status": "False"}], owner=("Job", "training"))
+
+    assert "it runs" == said(body)
+
+
 def test_the_newest_event_counts() -> None:
     body = pod(phase="Pending")
     old = event("Pod", "gateway-abc", "FailedMount", "no such volume", at="2026-01-01")

@@ -17,7 +17,7 @@ NOW = datetime(2013, 4, 2, 15, 30, 1, 500, tzinfo=UTC)
 EXAMPLE = {
     "flight_key": "2013-T",
     "scheduled_arrival": "2024-06-01T15:30:00Z",
-    "event_time": "2024-06-01T12:00:00Z",
+    "event_timestamp": "2024-06-01T12:00:00Z",
     "distance": 100,
 }
 
@@ -60,7 +60,7 @@ def test_an_example_is_moved_to_the_platforms_time_as_a_whole() -> None:
     body = moved(EXAMPLE, NOW)
 
     assert ("2013-04-02T15:30:01Z", "2013-04-02T19:00:01Z") == (
-        body["event_time"],
+        body["event_timestamp"],
         body["scheduled_arrival"],
     )
     assert ("2013-T", 100) == (body["flight_key"], body["distance"])
@@ -72,7 +72,17 @@ def test_the_gateway_is_asked_for_its_own_example(gateway: tuple[str, list[Any]]
     answered = predict(url, "flight_delay", NOW)
 
     assert 0.2 == answered.answer["score"]
-    assert [moved(EXAMPLE, NOW)] == asked
+    (body,) = asked
+    assert moved(EXAMPLE, NOW) == {key: body[key] for key in EXAMPLE}
+
+
+def test_each_request_has_a_name_of_its_own(gateway: tuple[str, list[Any]]) -> None:
+    url, asked = gateway
+
+    for _ in range(2):
+        predict(url, "flight_delay", NOW)
+
+    assert 2 == len({body["request_id"] for body in asked})
 
 
 def test_the_line_for_a_shell_asks_the_same(gateway: tuple[str, list[Any]]) -> None:
@@ -81,7 +91,7 @@ def test_the_line_for_a_shell_asks_the_same(gateway: tuple[str, list[Any]]) -> N
     words = shlex.split(answered.curl("http://127.0.0.1:8080"))
 
     assert "http://127.0.0.1:8080/v1/flight_delay/score" in words
-    assert moved(EXAMPLE, NOW) == json.loads(words[-1])
+    assert answered.body == words[-1]
 
 
 def test_a_use_case_that_is_not_served_is_named(gateway: tuple[str, list[Any]]) -> None:

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from deploy.target import Target
-from deploy.upstream import ANNOTATION, COMPONENTS, Component, installed, needed
+from deploy.upstream import ANNOTATION, COMPONENTS, EXTERNAL_SECRETS, Component, installed, needed
 
 TARGET = Target("kind-mlplatform")
 
@@ -16,7 +16,16 @@ def component(name: str) -> Component:
 
 def test_a_laptop_needs_nothing_beside_the_chart() -> None:
     assert () == needed("minimal")
-    assert COMPONENTS == needed("full") == needed("gpu")
+
+
+def test_the_larger_profiles_need_kubeflow_kuberay_and_prometheus() -> None:
+    assert ["kubeflow", "kuberay", "prometheus"] == [c.name for c in needed("full")]
+    assert needed("full") == needed("gpu")
+
+
+def test_secrets_from_a_store_need_its_reader_in_every_profile() -> None:
+    assert (EXTERNAL_SECRETS,) == needed("minimal", external_secrets=True)
+    assert COMPONENTS == needed("full", external_secrets=True)
 
 
 @pytest.mark.parametrize("one", COMPONENTS, ids=lambda c: c.name)

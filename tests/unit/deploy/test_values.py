@@ -57,7 +57,19 @@ def test_a_missing_file_says_where_it_comes_from(
     monkeypatch.setattr(values, "IMAGES", tmp_path / "images.yaml")
 
     with pytest.raises(SettingsError, match=r"images\.yaml.*`make images`"):
-        values.files("minimal", None)
+        values.files("minimal")
+
+
+def test_the_last_file_that_says_something_is_what_the_chart_is_told(tmp_path: Path) -> None:
+    one, two, three = (tmp_path / name for name in ("one", "two", "three"))
+    one.write_text("redis: {enabled: false, maxMemory: 1gb}\n")
+    two.write_text("postgres: {enabled: false}\n")
+    three.write_text("redis: {maxMemory: 2gb}\n")
+
+    assert values.setting([one, two, three], "redis", "enabled") is False
+    assert "2gb" == values.setting([one, two, three], "redis", "maxMemory")
+    assert values.setting([], "redis", "enabled") is True
+    assert values.setting([], "no", "such", "key") is None
 
 
 def test_ones_own_values_win(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,6 +79,6 @@ def test_ones_own_values_win(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     own = tmp_path / "own.yaml"
     own.touch()
 
-    files = values.files("minimal", own)
+    files = values.files("minimal", [own])
 
     assert ["minimal-values.yaml", "IMAGES", "USECASES", "own.yaml"] == [f.name for f in files]

@@ -70,6 +70,18 @@ def test_each_reason_is_said_once() -> None:
     assert 1 == said.count("ready")
 
 
+def test_what_passes_quickly_is_not_said() -> None:
+    changes = [
+        *looks(workload(said="its image is being pulled"), times=10),
+        *looks(workload(said="it is starting"), times=3),
+        *looks(workload(said="it runs and is not ready"), times=10),
+        *looks(workload(1)),
+    ]
+    _, said = run(iter(changes))
+
+    assert "it is starting" not in said
+
+
 def test_a_new_reason_is_said_again() -> None:
     changes = [
         *looks(workload(said="its image is being pulled"), times=10),

@@ -58,7 +58,8 @@ class KubeflowApi:
             case "POST", ["pipelines", "upload_version"]:
                 return self._add_version(query, body)
             case "POST", ["recurringruns", switch]:
-                return self._switch(*switch.split(":"))
+                run, _, how = switch.partition(":")
+                return self._switch(run, how)
             case "DELETE", ["recurringruns", run]:
                 self.recurring = [item for item in self.recurring if _id(item) != run]
                 return 200, {}
@@ -169,9 +170,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if not kind.startswith("multipart/form-data"):
             return json.loads(content)
         head = f"Content-Type: {kind}\r\n\r\n".encode()
-        (part,) = email.message_from_bytes(head + content).get_payload()
-        assert "uploadfile" == part.get_param("name", header="Content-Disposition")  # type: ignore[union-attr]
-        return part.get_payload(decode=True)  # type: ignore[union-attr]
+        form: Any = email.message_from_bytes(head + content)
+        (part,) = form.get_payload()
+        assert "uploadfile" == part.get_param("name", header="Content-Disposition")
+        return part.get_payload(decode=True)
 
     def _fail(self, fault: str, answer: Any) -> None:
         match fault:

@@ -1,11 +1,14 @@
 """The registry of a cluster: the server that its image starts, and who may do what in it."""
 
+import contextlib
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -13,7 +16,7 @@ from pydantic import SecretStr
 
 from local.processes import HOST, end_group, free_port
 from mlplatform.clients.registry import Registry
-from mlplatform.clients.registry.accounts import USERS, Accounts, set_up
+from mlplatform.clients.registry.accounts import USERS, Accounts, main, set_up
 from mlplatform.errors import ServiceError
 from mlplatform.settings import RegistrySettings
 
@@ -46,27 +49,34 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("accounts")
 
 
-@pytest.fixture(scope="module")
-def accounts(folder: Path) -> Iterator[Accounts]:
-    """The administrator of a server that was started as in its image."""
+@contextlib.contextmanager
+def _server(folder: Path, changed: Mapping[str, str] = MappingProxyType({})) -> Iterator[str]:
+    """Run the server as its image starts it; give its address."""
     port = free_port()
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, str(START), str(port)],
             cwd=folder,
-            env=_environment(folder, port),
+            env=_environment(folder, port) | dict(changed),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
     try:
-        admin = Accounts(_settings(f"http://{HOST}:{port}", "admin", "first-secret-1"))
+        yield f"http://{HOST}:{port}"
+    finally:
+        end_group(process, 20)
+
+
+@pytest.fixture(scope="module")
+def accounts(folder: Path) -> Iterator[Accounts]:
+    """The administrator of a server."""
+    with _server(folder) as url:
+        admin = Accounts(_settings(url, "admin", "first-secret-1"))
         admin.wait()
         set_up(admin, [MODEL], PASSWORDS)
         yield admin
-    finally:
-        end_group(process, 20)
 
 
 @pytest.fixture
@@ -134,3 +144,50 @@ def test_a_user_may_not_do_what_another_role_does(
 ) -> None:
     with pytest.raises(ServiceError, match=r"(?i)permission denied|not authenticated"):
         forbidden(of(user))
+
+
+def test_a_changed_password_of_the_administrator_counts_from_the_next_start_on(
+    accounts: Accounts, folder: Path, tmp_path: Path
+) -> None:
+    for name in ("registry.db", "accounts.db"):
+        shutil.copyfile(folder / name, tmp_path / name)
+
+    with _server(tmp_path, {"MLPLATFORM_REGISTRY_PASSWORD": "second-secret-1"}) as url:
+        admin = Accounts(_settings(url, "admin", "second-secret-1"))
+        admin.wait()
+
+        assert "1" == admin.experiment(MODEL)
+    with pytest.raises(ServiceError, match="Secret mlplatform-registry-admin"):
+        Accounts(_settings(accounts.address, "admin", "second-secret-1")).experiment(MODEL)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("MLPLATFORM_REGISTRY_PASSWORD", "mlplatform-registry-admin"),
+        ("MLFLOW_FLASK_SERVER_SECRET_KEY", "mlplatform-registry-server"),
+        ("MLFLOW_SERVER_ALLOWED_HOSTS", "names that it is called by"),
+    ],
+)
+def test_the_server_does_not_start_without_a_secret(name: str, told: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(START)],
+        env=_environment(tmp_path, 1) | {name: ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert 1 == done.returncode
+    assert name in done.stderr
+    assert told in done.stderr
+
+
+def test_the_setup_does_not_go_on_without_a_password(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLPLATFORM_ACCOUNT_TRAINER_PASSWORD", "x")
+    monkeypatch.delenv("MLPLATFORM_ACCOUNT_OPERATOR_PASSWORD", raising=False)
+
+    assert 1 == main()
+    assert "the password in the Secret mlplatform-registry-operator" in capsys.readouterr().err

@@ -74,6 +74,21 @@ PROMISED: dict[str, dict[str, Any]] = {
         "metrics_host": "127.0.0.1",
         "metrics_port": 9108,
     },
+    "OperatorSettings": {
+        "namespace": "",
+        "identity": "",
+        "lease": "mlplatform-operator",
+        "lease_seconds": 15,
+        "renew_seconds": 5,
+        "template": "mlplatform-triton",
+        "address": "name",
+        "exports": Path("/tmp/exports"),  # noqa: S108 (as promised)
+        "start_seconds": 600,
+        "tick_seconds": 0.5,
+        "registry_seconds": 5,
+        "health_host": "0.0.0.0",  # noqa: S104 (as promised)
+        "health_port": 8081,
+    },
 }
 
 

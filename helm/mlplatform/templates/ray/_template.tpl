@@ -12,7 +12,7 @@ spec:
   {{- end }}
   containers:
     - name: {{ .container }}
-      image: {{ include "mlplatform.image" (dict "root" .root "role" "pipeline") }}
+      image: {{ include "mlplatform.image" (dict "root" .root "role" "ray") }}
       imagePullPolicy: IfNotPresent
       envFrom:
         {{- include "mlplatform.environmentFrom" .root | nindent 8 }}
