@@ -254,8 +254,9 @@ format: setup ## Rewrite the code in the house's format
 	$(BIN)/ruff check --fix .
 
 .PHONY: golden
-golden: setup ## Rewrite the golden files of pipelines and alert rules; review the difference
+golden: setup ## Rewrite the golden files of pipelines, alerts and chart; review the difference
 	$(BIN)/python -m tests.contract.golden
+	$(BIN)/python -m tests.helm.golden
 
 .PHONY: test
 test: setup ## Every test, the whole loop with real servers included
@@ -270,7 +271,7 @@ test-helm: setup ## The chart: golden renders, schemas, security; needs helm
 	$(BIN)/pytest tests/helm
 
 .PHONY: test-cluster
-test-cluster: setup ## The platform in a real cluster, faults included: the one of KUBECONFIG
+test-cluster: images ## The platform in a real cluster, faults included: the one of KUBECONFIG
 	$(BIN)/pytest tests/cluster --cluster
 
 .PHONY: test-infra

@@ -1,6 +1,7 @@
 """`python -m deploy COMMAND`: the platform in a cluster. `make` has each command under its name."""
 
 import argparse
+import signal
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -32,6 +33,8 @@ def main(arguments: list[str] | None = None) -> int:
         return images.main(given[1:])
     options = parser(_WORK, __doc__).parse_args(given)
     console = Console()
+    for kind in (signal.SIGTERM, signal.SIGHUP):  # as Ctrl-C: what was started is ended
+        signal.signal(kind, _interrupt)
     try:
         work: Work = options.run
         return work(options, console)
@@ -41,6 +44,10 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         console.print("\nstopped; the same command goes on from here")
         return _INTERRUPTED
+
+
+def _interrupt(_signal: int, _frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _target(options: argparse.Namespace) -> Target:

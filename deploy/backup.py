@@ -25,7 +25,7 @@ from deploy.backups.volumes import ARTIFACTS, DATA, Volume, is_there, mounted
 from deploy.credentials import PUBLIC, SIGNING, read
 from deploy.progress import Progress
 from deploy.target import Target
-from mlplatform.clients.kubernetes import CONFIG_MAPS, DEPLOYMENTS, STATEFUL_SETS, Cluster
+from mlplatform.clients.kubernetes import CONFIG_MAPS, DEPLOYMENTS, STATEFUL_SETS, Cluster, Object
 from mlplatform.errors import ServiceError, SettingsError
 
 FOLDER: Final = Path("build/cluster/backups")
@@ -141,7 +141,7 @@ class Backup:
             "(`spec.paused: true`), or try again later"
         )
 
-    def _keep_rollouts(self, objects: list[rollouts.Object]) -> str:
+    def _keep_rollouts(self, objects: list[Object]) -> str:
         text = json.dumps(objects, indent=1, sort_keys=True) + "\n"
         path = manifest.private(self._folder / ROLLOUTS)
         path.write_text(text, encoding="utf-8")

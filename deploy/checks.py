@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from deploy.namespaces import lacks
-from deploy.pods import request
 from deploy.quantities import cpus, memory, quantity
+from deploy.scheduling import request
 from mlplatform.clients.kubernetes import Object
 
 Level = Literal["good", "warning", "bad"]

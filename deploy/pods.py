@@ -6,96 +6,30 @@ Kubernetes says it, never hidden.
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
-from deploy.quantities import cpus, memory, quantity
+from deploy.scheduling import unscheduled
+from deploy.troubles import Trouble, rule
 from mlplatform.clients.kubernetes import Object
 from mlplatform.errors import shorten
 
-
-class Trouble(NamedTuple):
-    """Something that keeps a pod, or a workload's pods, from running."""
-
-    what: str
-    advice: str = ""
-    """What to do; empty: wait."""
-
-    def __str__(self) -> str:
-        return f"{self.what}: {self.advice}" if self.advice else self.what
-
-
-class _Rule(NamedTuple):
-    pattern: re.Pattern[str]
-    what: str
-    advice: str
-
-
-def _rule(pattern: str, what: str, advice: str) -> _Rule:
-    return _Rule(re.compile(pattern), what, advice)
-
-
-_CLAUSES: Final = (
-    _rule(
-        r"untolerated taint\(?s?\)? ?\{(?P<taint>[^}]*)\}",
-        "{count} with the taint {taint}, which the pod does not tolerate",
-        "add the toleration in the values, or remove the taint",
-    ),
-    _rule(
-        r"Insufficient (?P<resource>\S+)",
-        "{count} with too little {resource} left ({asks})",
-        "free some, add a node, or ask for less in the values",
-    ),
-    _rule(r"Too many pods", "{count} with all the pods that fit", "add a node, or remove pods"),
-    _rule(
-        r"didn't match Pod's node affinity/selector",
-        "{count} without the labels of its node selector ({selector})",
-        "label a node, or change the selector in the values",
-    ),
-    _rule(
-        r"unbound immediate PersistentVolumeClaims",
-        "a volume claim of it is not bound",
-        "see the claim's own line",
-    ),
-    _rule(
-        r'persistentvolumeclaim "(?P<claim>[^"]*)" not found',
-        "the volume claim {claim} does not exist",
-        "deploy again",
-    ),
-    _rule(
-        r"volume node affinity conflict|didn't find available persistent volumes",
-        "its volume is on another node than those with room ({count})",
-        "make room on the volume's node, or use a storage class that is not bound to one",
-    ),
-    _rule(
-        r"were unschedulable|node\(s\) had condition: .*unschedulable",
-        "{count} cordoned",
-        "`kubectl uncordon` the node",
-    ),
-    _rule(
-        r"(?:didn't match|not satisfied|didn't satisfy).*(?:topology spread|anti-affinity)",
-        "{count} where its spread allows no other of its kind",
-        "add a node, or wait until the pod before it has gone",
-    ),
-)
-_RESOURCES: Final = {"nvidia.com/gpu": "GPU", "cpu": "CPU"}
-
 _PULLS: Final = (
-    _rule(
+    rule(
         r"not found|manifest unknown|404",
         "the image {image} is not in its registry",
         "push it with `make images`",
     ),
-    _rule(
+    rule(
         r"unauthorized|authentication required|denied|401|403",
         "the registry refuses to give {image} away",
         "give the nodes its credentials: a Secret in `imagePullSecrets`",
     ),
-    _rule(
+    rule(
         r"HTTP response to HTTPS client|x509|certificate",
         "the node does not trust the registry of {image}",
         "configure containerd for it, as `make cluster` does for localhost:5001",
     ),
-    _rule(
+    rule(
         r"dial tcp|i/o timeout|no such host|connection refused|lookup",
         "the node cannot reach the registry of {image}",
         "check the registry's address from the node",
@@ -120,7 +54,7 @@ def explain(pod: Object, events: Sequence[Object] = ()) -> tuple[Trouble, ...]:
         return (_failed(pod),)
     scheduled = _condition(pod, "PodScheduled")
     if scheduled and scheduled["status"] == "False":
-        return tuple(_unscheduled(pod, scheduled))
+        return tuple(unscheduled(pod, scheduled))
     return tuple(_containers(pod, events)) or tuple(_not_ready(pod, events))
 
 
@@ -135,61 +69,6 @@ def _not_ready(pod: Object, events: Sequence[Object]) -> Iterator[Trouble]:
 def _condition(body: Object, kind: str) -> dict[str, Any] | None:
     conditions = body.get("status", {}).get("conditions") or ()
     return next((c for c in conditions if c["type"] == kind), None)
-
-
-def _unscheduled(pod: Object, condition: dict[str, Any]) -> Iterator[Trouble]:
-    message = condition.get("message", "")
-    if condition.get("reason") == "SchedulingGated":
-        yield Trouble("it waits for its scheduling gates", "whoever set them removes them")
-        return
-    # What preemption could not do repeats it all.
-    clauses = message.split("preemption:")[0].partition(": ")[2] or message
-    found = False
-    for clause in re.split(r", (?=\d)|\. ", clauses):
-        for rule in _CLAUSES:
-            if matched := rule.pattern.search(clause):
-                found = True
-                yield _filled(rule, matched, pod, clause)
-                break
-    if not found:
-        yield Trouble(f"no node takes it: {shorten(message or 'the scheduler does not say why')}")
-
-
-def _filled(rule: _Rule, matched: re.Match[str], pod: Object, clause: str) -> Trouble:
-    number = re.match(r"\s*(\d+)", clause)
-    nodes = int(number[1]) if number else 1
-    words = {key: value.strip() for key, value in matched.groupdict().items()}
-    resource = words.get("resource", "").rstrip(".")
-    selector = pod["spec"].get("nodeSelector") or {}
-    words |= {
-        "count": f"{nodes} node{'s' if nodes > 1 else ''}",
-        "resource": _RESOURCES.get(resource, resource),
-        "asks": f"it asks for {asked(pod, resource)}" if resource else "",
-        "selector": ", ".join(f"{key}={value}" for key, value in selector.items()) or "affinity",
-    }
-    if "taint" in words:
-        words["taint"] = words["taint"].rstrip(": ")
-    return Trouble(rule.what.format(**words), rule.advice)
-
-
-def asked(pod: Object, resource: str) -> str:
-    """Return in words what a pod asks for of a resource."""
-    total = request(pod["spec"], resource)
-    if resource == "memory":
-        return memory(total)
-    return cpus(total)
-
-
-def request(spec: Object, resource: str) -> float:
-    """Return what a pod asks for of a resource, as the scheduler counts it."""
-
-    def of(container: Object) -> float:
-        requests = container.get("resources", {}).get("requests") or {}
-        return quantity(requests.get(resource, 0))
-
-    running = sum(map(of, spec.get("containers", ())))
-    # Init containers run one after the other, and are done before the others start.
-    return max([running, *map(of, spec.get("initContainers") or ())])
 
 
 def _containers(pod: Object, events: Sequence[Object]) -> Iterator[Trouble]:
@@ -222,9 +101,9 @@ def _unpulled(state: dict[str, Any], message: str, events: Sequence[Object]) -> 
     said = " ".join(
         [message, *(e.get("message", "") for e in events if e.get("reason") == "Failed")]
     )
-    for rule in _PULLS:
-        if rule.pattern.search(said):
-            return Trouble(rule.what.format(image=image), rule.advice)
+    for known in _PULLS:
+        if known.pattern.search(said):
+            return Trouble(known.what.format(image=image), known.advice)
     return Trouble(f"the image {image} cannot be pulled: {shorten(message)}")
 
 

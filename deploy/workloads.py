@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from deploy.namespaces import PART_OF, PLATFORM
-from deploy.pods import Trouble, explain
+from deploy.pods import explain
+from deploy.troubles import Trouble
 from mlplatform.clients.kubernetes import (
     DEPLOYMENTS,
     EVENTS,

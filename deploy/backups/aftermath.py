@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final, TypeVar
 
 from deploy.backups.shell import Shell
 from deploy.first_model import ended
@@ -18,6 +18,7 @@ from mlplatform.clients.kubernetes import (
 from mlplatform.errors import NotFoundError, ServiceError
 from mlplatform.ledger import Head
 
+_T = TypeVar("_T")
 _RELEASED: Final = "meta.helm.sh/release-name"
 """Helm's annotation on what belongs to a release, and not to us."""
 _COMPONENT: Final = "app.kubernetes.io/component"
@@ -165,7 +166,7 @@ def _served(found: Object) -> str:
     return f"version {champion}" if champion else "no version is registered"
 
 
-def _eventually(see: Callable[[], Any], seconds: float) -> Any:
+def _eventually(see: Callable[[], _T], seconds: float) -> _T:
     """Return what `see` returns as soon as it no longer raises NotFoundError."""
     deadline = time.monotonic() + seconds
     while True:

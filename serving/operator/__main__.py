@@ -18,10 +18,11 @@ from typing import Final
 
 from mlplatform.clients.kubernetes import MODEL_ROLLOUTS, Cluster
 from mlplatform.errors import PlatformError, shorten
-from serving.operator.compose import Settings, compose
+from serving.operator.compose import Settings, WarmUp, compose
 from serving.operator.handlers import Hosts, registered
 from serving.operator.handlers import settings as kopf_settings
 from serving.operator.health import Health
+from serving.operator.host import Host
 from serving.operator.lease import Election, Lease
 from serving.operator.store import token_of
 
@@ -76,6 +77,12 @@ def _run(loaded: Settings, cluster: Cluster, stop: threading.Event) -> None:
     )
     election = Election(lease, operator.renew_seconds, _said)
     hosts: Hosts | None = None
+    warm = WarmUp(loaded)
+    warm.start()
+
+    def make(usecase: str) -> Host:
+        warm.loaded.wait()
+        return compose(loaded, cluster, lease, usecase)
 
     def stuck() -> str:
         looked = 0.0 if hosts is None or not lease.held else hosts.slowest
@@ -87,7 +94,7 @@ def _run(loaded: Settings, cluster: Cluster, stop: threading.Event) -> None:
         while not stop.is_set():
             if lease.held:
                 _log.info("leader number %d is %s", lease.token, lease.holder)
-                hosts = Hosts(cluster, lease, lambda name: compose(loaded, cluster, lease, name))
+                hosts = Hosts(cluster, lease, make)
                 _lead(cluster.namespace, hosts, lease, stop, operator.tick_seconds)
                 hosts = None
             stop.wait(_POLL_SECONDS)

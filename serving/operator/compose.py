@@ -1,5 +1,7 @@
 """The composition root of one use case: from settings to its host."""
 
+import contextlib
+import threading
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -11,6 +13,7 @@ from feature_repo.labels import labels_of
 from mlplatform.clients.kubernetes import CONFIG_MAPS, Cluster, Object
 from mlplatform.clients.registry import Registry
 from mlplatform.contracts import Rollout
+from mlplatform.errors import PlatformError
 from mlplatform.ledger import Ledger
 from mlplatform.settings import (
     ArchiveSettings,
@@ -117,6 +120,31 @@ def compose(settings: Settings, cluster: Cluster, lease: Lease, usecase: str) ->
     host = Host(parts, first)
     registered.start()
     return host
+
+
+class WarmUp(threading.Thread):
+    """Loads what hosts will need, which takes many seconds: a replica that waits has the time.
+
+    What cannot be loaded, or is away, is said when it is needed.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(name="warm-up", daemon=True)
+        self._settings = settings
+        self.loaded = threading.Event()
+        """The code of all use cases is loaded: two threads never load it at once."""
+
+    def run(self) -> None:
+        """Load, once."""
+        try:
+            for usecase in catalog.names():
+                with contextlib.suppress(PlatformError):
+                    catalog.load(usecase)
+                    layouts.load(usecase)
+        finally:
+            self.loaded.set()
+        with contextlib.suppress(PlatformError):
+            Registry(self._settings.registry).by_alias(catalog.names()[0], "champion")
 
 
 @dataclass(frozen=True)

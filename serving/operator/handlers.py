@@ -46,7 +46,7 @@ class Hosts:
 
     def __init__(self, cluster: Cluster, lease: Lease, make: Callable[[str], Host]) -> None:
         self.lease, self._cluster, self._make = lease, cluster, make
-        self._guard = threading.Lock()
+        self._guard, self._making = threading.Lock(), threading.Lock()
         self._hosts: dict[str, Host] = {}
         """By the uid of the ModelRollout: one that is made anew is another one."""
         self._gone: set[str] = set()
@@ -59,12 +59,26 @@ class Hosts:
             StaleError: It was removed, or this replica drives no longer.
             PlatformError: It cannot be made.
         """
+        with self._making:  # takes seconds, in which whoever asks for the slowest is answered
+            found = self._kept(uid, usecase)
+            if found is not None:
+                return found
+            made = self._make(usecase)
+            try:
+                self._kept(uid, usecase, made)
+            except StaleError:
+                made.stop()
+                raise
+            return made
+
+    def _kept(self, uid: str, usecase: str, made: Host | None = None) -> Host | None:
+        """Return the host that there is; keep the one that was made where there is none."""
         with self._guard:
             if self._stopped or uid in self._gone:
                 raise StaleError(f"{usecase} is no longer driven here")
-            if uid not in self._hosts:
-                self._hosts[uid] = self._make(usecase)
-            return self._hosts[uid]
+            if made is not None:
+                self._hosts.setdefault(uid, made)
+            return self._hosts.get(uid)
 
     def remove(self, uid: str, usecase: str, *, patient: bool) -> None:
         """Remove what belongs to a ModelRollout; asked again, it does nothing.

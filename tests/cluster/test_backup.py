@@ -104,9 +104,10 @@ def _versions(platform: Installation) -> list[str]:
 
 
 def _by_the_model(answers: Answers, champion: int) -> bool:
-    newest = [scored for _, scored in answers.scored[-2 * PER_SECOND :]]
+    """Whether nearly all newest answers are the model's: a busy machine misses some budgets."""
+    newest = [scored for _, scored in answers.scored[-PER_SECOND:]]
     whole = [one for one in newest if one.version == champion and not one.degraded]
-    return len(newest) > PER_SECOND and len(whole) == len(newest)
+    return len(whole) > 0.9 * PER_SECOND
 
 
 def _fetched(platform: Installation, champion: int) -> str:

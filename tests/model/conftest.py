@@ -140,8 +140,9 @@ def fit_here(
         training: Training,
         metric: Metric,
         cpus: int,
+        scratch_parent: Path | None,
     ) -> tuple[trial.Trial, ...]:
-        del cpus
+        del cpus, scratch_parent
         return tuple(trial.run(plan, fit, held_out, training, metric) for plan in plans)
 
     monkeypatch.setattr("pipelines.steps.train.run_all", one_by_one)

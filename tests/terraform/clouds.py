@@ -15,7 +15,7 @@ from typing import Any, Final
 import pytest
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-STUBS: Final = Path(__file__).with_name("moto_stubs.py")
+STUBS: Final = "tests.terraform.moto_stubs"
 MOTO: Final = "moto[server]==5.2.5"
 CHECKOV: Final = "checkov==3.3.30"
 ENVIRONMENTS: Final = ("dev", "prod")
@@ -135,12 +135,13 @@ def moto(written: Path) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [uv(), "run", "--no-project", "--isolated", "--with", MOTO, "python", str(STUBS)]
+    command = [uv(), "run", "--no-project", "--isolated", "--with", MOTO, "python"]
     with written.open("w") as log:
         process = subprocess.Popen(
-            [*command, "--port", str(port)],
+            [*command, "-m", STUBS, "--port", str(port)],
+            cwd=ROOT,
             # AWS's own policies: attaching one that does not exist fails, as it would there.
-            env={**os.environ, "MOTO_IAM_LOAD_MANAGED_POLICIES": "true"},
+            env={**os.environ, "MOTO_IAM_LOAD_MANAGED_POLICIES": "true", "PYTHONPATH": "."},
             stdout=log,
             stderr=log,
             start_new_session=True,

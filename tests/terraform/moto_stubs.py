@@ -6,10 +6,11 @@ platform nor its lock knows of it. All other calls reach moto's own models of th
 | service     | calls                                     | why                                   |
 |-------------|-------------------------------------------|---------------------------------------|
 | EKS         | add-ons, pod identity associations,       | moto has clusters, node groups and    |
-|             | access entries and their policies         | Fargate profiles only                 |
-| ElastiCache | parameter and user groups, ModifyUser,    | moto has users, clusters, subnet and  |
-|             | removing a subnet group, the nodes of a   | replication groups, removes none, and |
-|             | replication group                         | tells nothing of a group's nodes      |
+|             | access entries and their policies, the    | Fargate profiles only                 |
+|             | security group of a cluster               |                                       |
+| ElastiCache | replication groups, parameter and user    | moto keeps no encryption, users or    |
+|             | groups, ModifyUser, removing a subnet     | nodes of a replication group; the     |
+|             | group                                     | others it does not know               |
 | EFS         | PutBackupPolicy                           | moto knows the policy, not to set it  |
 | Budgets     | tags; who is told of a notification       | moto does not know, or does not tell  |
 """
@@ -21,16 +22,8 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qs, unquote
-from xml.sax.saxutils import escape
 
-ACCOUNT = "123456789012"
-REGION = "us-east-1"
-Reply = tuple[int, str, str]
-"""Status, type of content, body."""
-
-
-class MissingError(Exception):
-    """There is no such object."""
+from tests.terraform.moto_elasticache import ACCOUNT, REGION, ElastiCache, MissingError, Reply, arn
 
 
 class Eks:
@@ -44,6 +37,8 @@ class Eks:
         parts = [unquote(part) for part in path.strip("/").split("/")]
         if parts[0] == "tags" and (tagged := self._of(unquote(path[6:]))):
             return _json({"tags": tagged[0].get("tags", {})})
+        if len(parts) == 2 and parts[0] == "clusters":
+            self._secure(parts[1], going=method == "DELETE")
         if len(parts) < 3 or parts[0] != "clusters":
             return None
         handler = {
@@ -55,6 +50,24 @@ class Eks:
             return handler(method, parts[1], parts[3:], body) if handler else None
         except MissingError:
             return 404, "application/json", json.dumps({"message": "No such object"})
+
+    @staticmethod
+    def _secure(name: str, *, going: bool) -> None:
+        """Give a cluster the security group that EKS makes for it; it goes with the cluster."""
+        from moto.ec2.models import ec2_backends  # type: ignore[import-not-found]
+        from moto.eks.models import eks_backends  # type: ignore[import-not-found]
+
+        ec2 = ec2_backends[ACCOUNT][REGION]
+        cluster = eks_backends[ACCOUNT][REGION].clusters.get(name)
+        if cluster is None:
+            return
+        kept = cluster.resources_vpc_config
+        if not kept.get("clusterSecurityGroupId"):
+            network = ec2.get_subnet(kept["subnetIds"][0]).vpc_id
+            made = ec2.create_security_group(f"eks-cluster-sg-{name}", "of EKS", network)
+            kept["clusterSecurityGroupId"] = made.id
+        if going:
+            ec2.delete_security_group(group_id=kept["clusterSecurityGroupId"])
 
     def _of(self, arn: str) -> list[dict[str, Any]]:
         names = ("addonArn", "associationArn", "accessEntryArn")
@@ -70,7 +83,7 @@ class Eks:
             self.kept[key] = {
                 **body,
                 "clusterName": cluster,
-                "addonArn": f"{_arn('eks', f'addon/{cluster}/{key[2]}')}/{uuid.uuid4()}",
+                "addonArn": f"{arn('eks', f'addon/{cluster}/{key[2]}')}/{uuid.uuid4()}",
                 "addonVersion": body.get("addonVersion", "v1.0.0-eksbuild.1"),
                 "status": "ACTIVE",
                 "podIdentityAssociations": associations,
@@ -81,8 +94,8 @@ class Eks:
         key = ("addon", cluster, rest[0])
         found = self._take(key, remove=method == "DELETE")
         if method == "DELETE":
-            for arn in found["podIdentityAssociations"]:
-                self.kept.pop(("identity", cluster, arn.rsplit("/", 1)[1]), None)
+            for one in found["podIdentityAssociations"]:
+                self.kept.pop(("identity", cluster, one.rsplit("/", 1)[1]), None)
         return _json({"addon": found})
 
     def _associate(self, cluster: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -91,7 +104,7 @@ class Eks:
             **body,
             "clusterName": cluster,
             "associationId": name,
-            "associationArn": _arn("eks", f"podidentityassociation/{cluster}/{name}"),
+            "associationArn": arn("eks", f"podidentityassociation/{cluster}/{name}"),
             "createdAt": 0,
             "modifiedAt": 0,
         }
@@ -119,7 +132,7 @@ class Eks:
                 "username": principal,
                 **body,
                 "clusterName": cluster,
-                "accessEntryArn": _arn("eks", f"access-entry/{cluster}/role/{ACCOUNT}/{name}"),
+                "accessEntryArn": arn("eks", f"access-entry/{cluster}/role/{ACCOUNT}/{name}"),
                 "createdAt": 0,
                 "modifiedAt": 0,
             }
@@ -141,171 +154,6 @@ class Eks:
         if key not in self.kept:
             raise MissingError
         return self.kept.pop(key) if remove else self.kept[key]
-
-
-class ElastiCache:
-    """What ElastiCache keeps beside users, subnet groups and replication groups."""
-
-    def __init__(self) -> None:
-        self.parameters: dict[str, dict[str, Any]] = {}
-        self.groups: dict[str, dict[str, Any]] = {}
-        self.tags: dict[str, dict[str, str]] = {}
-        self.nodes: dict[str, dict[str, str]] = {}
-
-    def answer(self, form: dict[str, str]) -> Reply | None:
-        """Return the answer, or None where moto answers."""
-        action = form.get("Action", "")
-        handler = getattr(self, f"_{_snake(action)}", None)
-        if handler is None:
-            return None
-        try:
-            inner = handler(form)
-        except MissingError as error:
-            fault = f"<Error><Type>Sender</Type><Code>{error}</Code><Message>none</Message></Error>"
-            return 404, "text/xml", f"<ErrorResponse>{fault}</ErrorResponse>"
-        if inner is None:
-            return None
-        space = "http://elasticache.amazonaws.com/doc/2015-02-02/"
-        result = f"<{action}Result>{inner}</{action}Result>"
-        meta = "<ResponseMetadata><RequestId>1</RequestId></ResponseMetadata>"
-        return (
-            200,
-            "text/xml",
-            f'<{action}Response xmlns="{space}">{result}{meta}</{action}Response>',
-        )
-
-    def _create_cache_parameter_group(self, form: dict[str, str]) -> str:
-        name = form["CacheParameterGroupName"]
-        self.parameters[name] = {
-            "family": form["CacheParameterGroupFamily"],
-            "description": form.get("Description", ""),
-            "values": {},
-        }
-        self.tags[_arn("elasticache", f"parametergroup:{name}")] = _tags(form)
-        return self._group_xml(name)
-
-    def _describe_cache_parameter_groups(self, form: dict[str, str]) -> str:
-        name = form["CacheParameterGroupName"]
-        if name not in self.parameters:
-            raise MissingError("CacheParameterGroupNotFound")
-        return f"<CacheParameterGroups>{self._group_xml(name)}</CacheParameterGroups>"
-
-    def _modify_cache_parameter_group(self, form: dict[str, str]) -> str:
-        name, index = form["CacheParameterGroupName"], 1
-        prefix = "ParameterNameValues.ParameterNameValue."
-        while f"{prefix}{index}.ParameterName" in form:
-            key = form[f"{prefix}{index}.ParameterName"]
-            self.parameters[name]["values"][key] = form[f"{prefix}{index}.ParameterValue"]
-            index += 1
-        return f"<CacheParameterGroupName>{name}</CacheParameterGroupName>"
-
-    def _reset_cache_parameter_group(self, form: dict[str, str]) -> str:
-        self.parameters[form["CacheParameterGroupName"]]["values"] = {}
-        return (
-            f"<CacheParameterGroupName>{form['CacheParameterGroupName']}</CacheParameterGroupName>"
-        )
-
-    def _describe_cache_parameters(self, form: dict[str, str]) -> str:
-        values = self.parameters[form["CacheParameterGroupName"]]["values"]
-        found = "".join(
-            f"<Parameter><ParameterName>{key}</ParameterName>"
-            f"<ParameterValue>{escape(value)}</ParameterValue></Parameter>"
-            for key, value in values.items()
-        )
-        return f"<Parameters>{found}</Parameters>"
-
-    def _delete_cache_parameter_group(self, form: dict[str, str]) -> str:
-        if self.parameters.pop(form["CacheParameterGroupName"], None) is None:
-            raise MissingError("CacheParameterGroupNotFound")
-        return ""
-
-    def _group_xml(self, name: str) -> str:
-        group = self.parameters[name]
-        return (
-            f"<CacheParameterGroup><CacheParameterGroupName>{name}</CacheParameterGroupName>"
-            f"<CacheParameterGroupFamily>{group['family']}</CacheParameterGroupFamily>"
-            f"<Description>{escape(group['description'])}</Description>"
-            f"<ARN>{_arn('elasticache', f'parametergroup:{name}')}</ARN></CacheParameterGroup>"
-        )
-
-    def _create_user_group(self, form: dict[str, str]) -> str:
-        users = [value for key, value in form.items() if key.startswith("UserIds.member.")]
-        name = form["UserGroupId"]
-        self.groups[name] = {"engine": form["Engine"], "users": users}
-        self.tags[_arn("elasticache", f"usergroup:{name}")] = _tags(form)
-        return self._users_xml(name)
-
-    def _describe_user_groups(self, form: dict[str, str]) -> str:
-        if form["UserGroupId"] not in self.groups:
-            raise MissingError("UserGroupNotFound")
-        return f"<UserGroups><member>{self._users_xml(form['UserGroupId'])}</member></UserGroups>"
-
-    def _delete_user_group(self, form: dict[str, str]) -> str:
-        if form["UserGroupId"] not in self.groups:
-            raise MissingError("UserGroupNotFound")
-        found = self._users_xml(form["UserGroupId"])
-        del self.groups[form["UserGroupId"]]
-        return found
-
-    def _users_xml(self, name: str) -> str:
-        group = self.groups[name]
-        users = "".join(f"<member>{user}</member>" for user in group["users"])
-        return (
-            f"<UserGroupId>{name}</UserGroupId><Status>active</Status>"
-            f"<Engine>{group['engine']}</Engine><UserIds>{users}</UserIds>"
-            f"<ARN>{_arn('elasticache', f'usergroup:{name}')}</ARN>"
-        )
-
-    def _create_replication_group(self, form: dict[str, str]) -> None:
-        # Moto makes the group; what its nodes are told is kept for DescribeCacheClusters.
-        self.nodes[form["ReplicationGroupId"]] = form
-
-    def _describe_cache_clusters(self, form: dict[str, str]) -> str | None:
-        group, _, number = form.get("CacheClusterId", "").rpartition("-")
-        if group not in self.nodes or not number.isdigit():
-            return None
-        kept = self.nodes[group]
-        same = (
-            "AutoMinorVersionUpgrade", "CacheNodeType", "CacheSubnetGroupName", "Engine",
-            "PreferredMaintenanceWindow", "ReplicationGroupId", "SnapshotRetentionLimit",
-            "SnapshotWindow",
-        )  # fmt: skip
-        found = "".join(f"<{key}>{escape(kept[key])}</{key}>" for key in same if key in kept)
-        secured = "".join(
-            f"<member><SecurityGroupId>{value}</SecurityGroupId><Status>active</Status></member>"
-            for key, value in kept.items()
-            if key.startswith("SecurityGroupIds.")
-        )
-        parameters = kept["CacheParameterGroupName"]
-        return (
-            f"<CacheClusters><CacheCluster><CacheClusterId>{form['CacheClusterId']}</CacheClusterId>"
-            f"<CacheClusterStatus>available</CacheClusterStatus>{found}"
-            f"<EngineVersion>{kept['EngineVersion']}.0</EngineVersion>"
-            f"<CacheParameterGroup><CacheParameterGroupName>{parameters}</CacheParameterGroupName>"
-            "<ParameterApplyStatus>in-sync</ParameterApplyStatus></CacheParameterGroup>"
-            f"<SecurityGroups>{secured}</SecurityGroups><NumCacheNodes>1</NumCacheNodes>"
-            "</CacheCluster></CacheClusters>"
-        )
-
-    def _modify_user(self, form: dict[str, str]) -> str:
-        user = _elasticache().users[form["UserId"]]
-        user.authentication_type = form["AuthenticationMode.Type"]
-        user.passwords = [value for key, value in form.items() if ".Passwords.member." in key]
-        return f"<UserId>{form['UserId']}</UserId><Status>active</Status>"
-
-    def _delete_cache_subnet_group(self, form: dict[str, str]) -> str:
-        if _elasticache().cache_subnet_groups.pop(form["CacheSubnetGroupName"], None) is None:
-            raise MissingError("CacheSubnetGroupNotFoundFault")
-        return ""
-
-    def _list_tags_for_resource(self, form: dict[str, str]) -> str | None:
-        if form["ResourceName"] not in self.tags:
-            return None
-        tags = "".join(
-            f"<Tag><Key>{key}</Key><Value>{value}</Value></Tag>"
-            for key, value in self.tags[form["ResourceName"]].items()
-        )
-        return f"<TagList>{tags}</TagList>"
 
 
 def efs(method: str, path: str, body: dict[str, Any]) -> Reply | None:
@@ -381,30 +229,8 @@ class Stubbed:
         return [text.encode()]
 
 
-def _elasticache() -> Any:
-    from moto.elasticache.models import elasticache_backends  # type: ignore[import-not-found]
-
-    return elasticache_backends[ACCOUNT][REGION]
-
-
-def _arn(service: str, name: str) -> str:
-    return f"arn:aws:{service}:{REGION}:{ACCOUNT}:{name}"
-
-
 def _json(body: dict[str, Any]) -> Reply:
     return 200, "application/json", json.dumps(body)
-
-
-def _tags(form: dict[str, str]) -> dict[str, str]:
-    found, index = {}, 1
-    while f"Tags.Tag.{index}.Key" in form:
-        found[form[f"Tags.Tag.{index}.Key"]] = form[f"Tags.Tag.{index}.Value"]
-        index += 1
-    return found
-
-
-def _snake(name: str) -> str:
-    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
 
 
 def main() -> None:

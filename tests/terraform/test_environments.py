@@ -242,7 +242,7 @@ def test_the_outputs_render_a_release_and_no_file_is_edited(
     ]
     files = [part for one in given for part in ("--values", str(one))]
     done = subprocess.run(
-        ["helm", "template", "mlplatform", str(chart), "--namespace", "mlplatform", *files],
+        ["helm", "template", "mlplatform", str(chart), "--kube-version", "1.34.0", *files],
         capture_output=True,
         text=True,
         check=False,

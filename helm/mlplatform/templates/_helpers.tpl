@@ -216,8 +216,10 @@ readinessProbe:
 {{/* Names that the registry is called by inside the cluster, and through a port-forward. */}}
 {{- define "mlplatform.registryHosts" -}}
 {{- $hosts := list }}
-{{- range list "mlplatform-registry" (printf "mlplatform-registry.%s" .Release.Namespace) (printf "mlplatform-registry.%s.svc" .Release.Namespace) (printf "mlplatform-registry.%s.svc.cluster.local" .Release.Namespace) "localhost" "127.0.0.1" }}
+{{- range list "mlplatform-registry" (printf "mlplatform-registry.%s" .Release.Namespace) (printf "mlplatform-registry.%s.svc" .Release.Namespace) (printf "mlplatform-registry.%s.svc.cluster.local" .Release.Namespace) }}
 {{- $hosts = append $hosts (printf "%s:5000" .) }}
 {{- end }}
+{{- /* The port of `make ui`. */ -}}
+{{- $hosts = concat $hosts (list "localhost:8802" "127.0.0.1:8802") }}
 {{- $hosts | toJson }}
 {{- end }}

@@ -111,6 +111,8 @@ resource "aws_s3_bucket_logging" "this" {
   bucket        = aws_s3_bucket.this[each.key].id
   target_bucket = aws_s3_bucket.access_logs.id
   target_prefix = "${each.key}/"
+
+  depends_on = [aws_s3_bucket_policy.access_logs] # S3 looks whether it may deliver
 }
 
 ################################################################################

@@ -26,6 +26,22 @@ def leads(stage: Stage, operator: Operator) -> Callable[[], bool]:
     return lambda: holder(stage) == operator.log.stem.replace("operator", "replica")
 
 
+def at_rest(stage: Stage) -> bool:
+    progress = [one for one in stage.status["conditions"] if one["type"] == "Progressing"]
+    return progress[0]["status"] == "False" and len(stage.status["servers"]) == 1
+
+
+def state(stage: Stage) -> tuple[object, ...]:
+    """Return what a replica could have changed."""
+    status = stage.status
+    return status["rollout"], status["leader"], pods(stage), stage.route
+
+
+def recorded(stage: Stage, version: int) -> int:
+    """Return how many decisions on a version are on the ledger."""
+    return len(stage.ledger.entries(USECASE, "rollout", str(version)))
+
+
 def pods(stage: Stage) -> dict[str, str]:
     """Return the uid of each server's pod, by the server."""
     labels = {"app.kubernetes.io/component": "triton"}
@@ -85,16 +101,19 @@ def test_a_standby_takes_over_and_who_wakes_up_does_nothing(stage: Stage) -> Non
         with stage.operator() as standby:
             version = stage.register(-0.01)
             stage.until(stage.phase("canary"))
+            # A process that is stopped in the middle of a writing keeps SQLite's lock.
+            stage.until(lambda: recorded(stage, version) == 3)
+            time.sleep(2)
             os.kill(sleeper.process.pid, signal.SIGSTOP)
             stage.until(leads(stage, standby))
             stage.order("rollback", reason="a drill")
             stage.until(stage.phase("rolled_back"))
-            stage.until(lambda: len(stage.servers()) == 1)
-            before = stage.object, pods(stage), stage.route
+            stage.until(lambda: at_rest(stage) and len(pods(stage)) == 1)
+            before = state(stage)
             os.kill(sleeper.process.pid, signal.SIGCONT)
             stage.until(lambda: "has lost the lease" in sleeper.said)
             time.sleep(2)
-            after = stage.object, pods(stage), stage.route
+            after = state(stage)
             assert leads(stage, standby)()
         # The standby has left the lease: whoever slept leads again.
         stage.until(leads(stage, sleeper))

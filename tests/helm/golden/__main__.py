@@ -5,11 +5,11 @@ The alert rules in the chart follow from the specs, the golden renders from the 
 
 from pathlib import Path
 
-from tests.helm.chart import CHART, PROFILES
+from tests.helm.chart import PROFILES
 from tests.helm.golden.text import alert_rules, text
 
 if __name__ == "__main__":
-    for path in sorted((CHART / "files" / "rules").glob("*.yaml")):
-        path.write_text(alert_rules(path.stem), encoding="utf-8")
+    for path, rules in alert_rules().items():
+        path.write_text(rules, encoding="utf-8")
     for name in PROFILES:
         Path(__file__).with_name(f"{name}.yaml").write_text(text(name), encoding="utf-8")

@@ -5,11 +5,12 @@ by object. Labels that all objects carry are left out, and alerts, which have a 
 """
 
 import copy
+from pathlib import Path
 from typing import Any, Final
 
 import yaml
 
-from tests.helm.chart import Object, render
+from tests.helm.chart import CHART, Object, render
 
 BEFORE: Final = {"minimal": None, "full": "minimal", "gpu": "full"}
 """What a profile is compared with."""
@@ -47,14 +48,22 @@ def text(profile: str) -> str:
     return _dumped([{"comparedWith": before, "withoutItsObjects": gone}, *changed])
 
 
-def alert_rules(usecase: str) -> str:
-    """Return the alert rules that follow from a use case's spec, as the chart carries them."""
+def alert_rules() -> dict[Path, str]:
+    """Return the alert rules that the chart carries, by file: of each use case, of the cluster."""
+    from monitoring import alerts
+
+    of_usecases = sorted((CHART / "files" / "rules").glob("*.yaml"))
+    found = {path: _of_usecase(path.stem) for path in of_usecases}
+    return found | {CHART / "files" / "cluster-rules.yaml": alerts.cluster_text()}
+
+
+def _of_usecase(name: str) -> str:
     from feature_repo import catalog, layout
     from monitoring import alerts
 
-    views = layout.load(usecase).views
+    views = layout.load(name).views
     ttls = {view.name: view.ttl_seconds for view in views if view.ttl_seconds is not None}
-    return alerts.text(catalog.spec(usecase), ttls)
+    return alerts.text(catalog.spec(name), ttls)
 
 
 def _objects(profile: str) -> dict[tuple[str, str], Object]:

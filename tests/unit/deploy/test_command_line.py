@@ -1,12 +1,17 @@
 """The commands and their arguments; what each target of make calls."""
 
+import os
 import re
 import shlex
+import signal
 import subprocess
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from deploy import __main__ as commands
 from deploy.__main__ import _WORK, main
 from deploy.command_line import parser
 
@@ -54,6 +59,28 @@ def test_a_bare_command_names_no_cluster() -> None:
 
 def test_every_command_has_a_target() -> None:
     assert set(_WORK) == set(targets())
+
+
+@pytest.fixture(autouse=True)
+def signals_are_as_before() -> Iterator[None]:
+    before = {kind: signal.getsignal(kind) for kind in (signal.SIGTERM, signal.SIGHUP)}
+    yield
+    for kind, handler in before.items():
+        signal.signal(kind, handler)
+
+
+def test_a_command_that_is_asked_to_end_ends_in_order(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def work(*_: object) -> int:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(30)
+        return 0
+
+    monkeypatch.setattr(commands, "_WORK", dict(_WORK) | {"status": work})
+
+    assert 130 == main(["status"])
+    assert "goes on from here" in capsys.readouterr().out
 
 
 def test_what_cannot_be_done_is_said_in_one_line_and_the_status(

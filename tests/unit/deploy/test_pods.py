@@ -4,7 +4,9 @@ from typing import Any
 
 import pytest
 
-from deploy.pods import Trouble, explain, request
+from deploy.pods import explain
+from deploy.scheduling import request
+from deploy.troubles import Trouble
 from mlplatform.clients.kubernetes import Object
 from tests.unit.deploy.objects import IMAGE, event, pod, unscheduled, waiting
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 import pytest
 from rich.console import Console
 
-from deploy.pods import Trouble
 from deploy.progress import Progress
+from deploy.troubles import Trouble
 from deploy.waiting import wait
 from deploy.workloads import Held, Look, Workload
 from mlplatform.errors import ServiceError

@@ -12,7 +12,7 @@ from mlplatform.settings import PipelineSettings
 from pipelines import job
 
 
-@dsl.component(base_image="python", install_kfp_package=False)
+@dsl.component(base_image="python", install_kfp_package=False)  # type: ignore[untyped-decorator]
 def note(usecase: str, as_of: str, request: str, run_id: str) -> None:
     """Leave what the step was told."""
     import json
@@ -24,7 +24,7 @@ def note(usecase: str, as_of: str, request: str, run_id: str) -> None:
     Path(os.environ["NOTES"], "noted").write_text(json.dumps(told))
 
 
-@dsl.component(base_image="python", install_kfp_package=False)
+@dsl.component(base_image="python", install_kfp_package=False)  # type: ignore[untyped-decorator]
 def work(seconds: float) -> None:
     """Leave the process id; wait, unless the work is planned to fail."""
     import os
@@ -38,7 +38,7 @@ def work(seconds: float) -> None:
     time.sleep(float(os.environ.get("SECONDS_OF_WORK", seconds)))
 
 
-@dsl.component(base_image="python", install_kfp_package=False)
+@dsl.component(base_image="python", install_kfp_package=False)  # type: ignore[untyped-decorator]
 def close(status: dsl.PipelineTaskFinalStatus) -> None:
     """Leave how it ended."""
     import os
@@ -47,7 +47,7 @@ def close(status: dsl.PipelineTaskFinalStatus) -> None:
     Path(os.environ["NOTES"], "closed").write_text(status.state)
 
 
-@dsl.pipeline(name="small")
+@dsl.pipeline(name="small")  # type: ignore[untyped-decorator]
 def small(usecase: str, as_of: str, request: str = "") -> None:
     """Note, then work."""
     run = dsl.PIPELINE_JOB_ID_PLACEHOLDER
@@ -56,13 +56,14 @@ def small(usecase: str, as_of: str, request: str = "") -> None:
         work(seconds=0.0).set_caching_options(enable_caching=False).after(noted)
 
 
-def compiled(out: Path, _: PipelineSettings) -> tuple[Path, ...]:
+def compiled(out: Path, settings: PipelineSettings) -> tuple[Path, ...]:
     """Stand for `pipelines.compile.compile_all`."""
+    del settings
     package = out / "small.yaml"
     compiler.Compiler().compile(small, str(package))
     return (package,)
 
 
 if __name__ == "__main__":
-    job.compile_all = compiled
+    vars(job)["compile_all"] = compiled
     sys.exit(job.main())

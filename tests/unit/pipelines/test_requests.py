@@ -84,3 +84,45 @@ def test_requests_of_two_use_cases_do_not_meet(ledger: Ledger) -> None:
     assert [f"run of {USECASE}", "run of another"] == [
         owner(row.decision) for row in ledger.entries(kind="retrain")
     ]
+
+
+@pytest.mark.usefixtures("ledger")
+def test_a_run_without_a_time_looks_from_where_its_validation_did(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[datetime] = []
+
+    def read(_usecase: str, _root: str, as_of: datetime) -> None:
+        asked.append(as_of)
+        raise _WorkedError
+
+    monkeypatch.setattr("feature_repo.ingest.read_raw", read)
+    with pytest.raises(SystemExit):
+        tasks.build_training_set(USECASE, "", "run-1", str(tmp_path / "set"))
+    Journal(str(tmp_path), USECASE, "run-1").write("validate", {"as_of": "2013-07-01T00:00:00Z"})
+    with pytest.raises(_WorkedError):
+        tasks.build_training_set(USECASE, "", "run-1", str(tmp_path / "set"))
+
+    assert "run run-1 has no validation that says" in capsys.readouterr().err
+    assert [datetime(2013, 7, 1, tzinfo=UTC)] == asked
+
+
+@pytest.mark.parametrize("shift", [0, -3600])
+def test_a_run_without_a_time_looks_from_the_platforms_time(
+    ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shift: int
+) -> None:
+    del ledger
+    asked: list[datetime] = []
+    monkeypatch.setattr("feature_repo.ingest.land", lambda *given: asked.append(given[2]))
+    monkeypatch.setattr(
+        "feature_repo.ingest.read_raw", lambda *_: (_ for _ in ()).throw(_WorkedError)
+    )
+    monkeypatch.setenv("MLPLATFORM_CLOCK_SHIFT_SECONDS", str(shift))
+    with pytest.raises(_WorkedError):
+        tasks.validate(USECASE, "", "run-1", str(tmp_path / "report"))
+
+    (moment,) = asked
+    assert abs((moment - datetime.now(UTC)).total_seconds() - shift) < 60
+    assert (
+        moment.isoformat() == Journal(str(tmp_path), USECASE, "run-1").read()["validate"]["as_of"]
+    )
