@@ -33,6 +33,8 @@ REGISTRY ?= localhost:5001
 CONTAINER_TOOL ?=
 # More of them only help where there are more cores: many tests start servers.
 TEST_PROCESSES ?= 2
+# They need other tools, and have targets of their own.
+ELSEWHERE := cluster delivery helm terraform
 # Through the environment: whatever they hold, no shell reads it.
 export REASON REQUEST
 
@@ -259,16 +261,20 @@ golden: setup ## Rewrite the golden files of pipelines, alerts and chart; review
 	$(BIN)/python -m tests.helm.golden
 
 .PHONY: test
-test: setup ## Every test, the whole loop with real servers included
-	$(BIN)/pytest -n $(TEST_PROCESSES) --dist loadfile
+test: setup ## Every test of the code, the whole loop with real servers included
+	$(BIN)/pytest -n $(TEST_PROCESSES) --dist loadfile $(ELSEWHERE:%=--ignore=tests/%)
 
 .PHONY: test-core
 test-core: setup ## The tests that take seconds
-	$(BIN)/pytest -m "not loop"
+	$(BIN)/pytest -m "not loop" $(ELSEWHERE:%=--ignore=tests/%)
 
 .PHONY: test-helm
 test-helm: setup ## The chart: golden renders, schemas, security; needs helm
 	$(BIN)/pytest tests/helm
+
+.PHONY: test-delivery
+test-delivery: setup ## The workflows: linters, permissions, pins; needs go and uv
+	$(BIN)/pytest tests/delivery
 
 .PHONY: test-cluster
 test-cluster: images ## The platform in a real cluster, faults included: the one of KUBECONFIG

@@ -25,7 +25,7 @@ from mlplatform.clients.kubernetes import (
     Cluster,
     Object,
 )
-from mlplatform.contracts import Decision
+from mlplatform.contracts import Decision, DecisionKind
 from mlplatform.ledger import Ledger
 from tests.cluster.waiting import wait
 from tests.conftest import ROOT
@@ -120,7 +120,7 @@ class Installation:
         """The ledger of decisions."""
         return Ledger(self.secret("mlplatform-ledger", "MLPLATFORM_LEDGER_URL"))
 
-    def decisions(self, kind: str, subject: str | None = None) -> list[Decision]:
+    def decisions(self, kind: DecisionKind, subject: str | None = None) -> list[Decision]:
         """Return rows of the ledger, oldest first."""
         return [entry.decision for entry in self.ledger.entries(USECASE, kind, subject)]
 

@@ -6,6 +6,7 @@ _SECOND: Final = 1 / 3600
 
 QUICK: Final[dict[str, Any]] = {
     "shadow_hours": 5 * _SECOND,
+    "shadow_share": 1.0,
     "weights": [0.2, 0.5],
     "min_exposure": 100,
     # Of decisions alone: what a busy machine does to latency is harm to a version as well.

@@ -126,9 +126,8 @@ def _replayed(platform: Installation, start: datetime, end: datetime, folder: Pa
 
 
 def _versions(platform: Installation) -> list[str]:
-    return [
-        pod["metadata"]["labels"]["app.kubernetes.io/component"] for pod in platform.pods("triton")
-    ]
+    """Return the versions that have a server."""
+    return [pod["metadata"]["labels"]["mlplatform.dev/version"] for pod in platform.pods("triton")]
 
 
 def _retraining(platform: Installation) -> str:

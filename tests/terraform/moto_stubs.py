@@ -11,7 +11,9 @@ platform nor its lock knows of it. All other calls reach moto's own models of th
 | ElastiCache | replication groups, parameter and user    | moto keeps no encryption, users or    |
 |             | groups, ModifyUser, removing a subnet     | nodes of a replication group; the     |
 |             | group                                     | others it does not know               |
-| EFS         | PutBackupPolicy                           | moto knows the policy, not to set it  |
+| EFS         | the policy of backups                     | moto cannot set it                    |
+| EKS, EC2,   | nothing is answered; what was told is put | moto forgets access, updates, Insight |
+| RDS         | into moto's models (`moto_models.py`)     | sources and descriptions              |
 | Budgets     | tags; who is told of a notification       | moto does not know, or does not tell  |
 """
 
@@ -24,6 +26,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote
 
 from tests.terraform.moto_elasticache import ACCOUNT, REGION, ElastiCache, MissingError, Reply, arn
+from tests.terraform.moto_models import after_eks, after_query, remember_descriptions
 
 
 class Eks:
@@ -49,7 +52,11 @@ class Eks:
         try:
             return handler(method, parts[1], parts[3:], body) if handler else None
         except MissingError:
-            return 404, "application/json", json.dumps({"message": "No such object"})
+            return (
+                404,
+                "application/json",
+                json.dumps({"__type": "ResourceNotFoundException", "message": "No such object"}),
+            )
 
     @staticmethod
     def _secure(name: str, *, going: bool) -> None:
@@ -156,16 +163,20 @@ class Eks:
         return self.kept.pop(key) if remove else self.kept[key]
 
 
-def efs(method: str, path: str, body: dict[str, Any]) -> Reply | None:
-    """Return EFS's answer, or None where moto answers."""
-    asked = re.fullmatch(r"/2015-02-01/file-systems/(fs-[0-9a-f]+)/backup-policy", path)
-    if method != "PUT" or asked is None:
-        return None
-    from moto.efs.models import efs_backends  # type: ignore[import-not-found]
+class Efs:
+    """Whether a file system is backed up."""
 
-    system = efs_backends[ACCOUNT][REGION].file_systems_by_id[asked[1]]
-    system._backup = body["BackupPolicy"]["Status"] == "ENABLED"
-    return _json(body)
+    def __init__(self) -> None:
+        self.policies: dict[str, dict[str, Any]] = {}
+
+    def answer(self, method: str, path: str, body: dict[str, Any]) -> Reply | None:
+        """Return the answer, or None where moto answers."""
+        asked = re.fullmatch(r"/2015-02-01/file-systems/(fs-[0-9a-f]+)/backup-policy", path)
+        if asked is None:
+            return None
+        if method == "PUT":
+            self.policies[asked[1]] = body
+        return _json(self.policies[asked[1]]) if asked[1] in self.policies else None
 
 
 class Budgets:
@@ -199,7 +210,7 @@ class Stubbed:
 
     def __init__(self, moto: Callable[..., Any]) -> None:
         self.moto, self.eks, self.cache = moto, Eks(), ElastiCache()
-        self.budgets = Budgets()
+        self.budgets, self.efs = Budgets(), Efs()
 
     def __call__(self, environ: dict[str, Any], start: Callable[..., Any]) -> Any:
         """Answer a request."""
@@ -207,26 +218,33 @@ class Stubbed:
 
         scope = re.search(r"/([a-z0-9-]+)/aws4_request", environ.get("HTTP_AUTHORIZATION", ""))
         service = scope[1] if scope else ""
-        if service not in {"eks", "elasticache", "elasticfilesystem", "budgets"}:
+        if service not in {"budgets", "ec2", "eks", "elasticache", "elasticfilesystem", "rds"}:
             return self.moto(environ, start)
         body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
         environ["wsgi.input"] = io.BytesIO(body)
         method, path = environ["REQUEST_METHOD"], environ["REQUEST_URI"].split("?")[0]
+        queried = service in {"ec2", "elasticache", "rds"}
+        form = {key: one[0] for key, one in parse_qs(body.decode()).items()} if queried else {}
+        given = json.loads(body) if body and not queried else {}
+        found = None
         if service == "elasticache":
-            found = self.cache.answer({key: one[0] for key, one in parse_qs(body.decode()).items()})
-        else:
-            given = json.loads(body) if body else {}
-            if service == "eks":
-                found = self.eks.answer(method, path, given)
-            elif service == "budgets":
-                found = self.budgets.answer(environ.get("HTTP_X_AMZ_TARGET", ""), given)
-            else:
-                found = efs(method, path, given)
-        if found is None:
-            return self.moto(environ, start)
-        status, kind, text = found
-        start(f"{status} -", [("Content-Type", kind)])
-        return [text.encode()]
+            found = self.cache.answer(form)
+        elif service == "eks":
+            found = self.eks.answer(method, path, given)
+        elif service == "budgets":
+            found = self.budgets.answer(environ.get("HTTP_X_AMZ_TARGET", ""), given)
+        elif service == "elasticfilesystem":
+            found = self.efs.answer(method, path, given)
+        if found is not None:
+            status, kind, text = found
+            start(f"{status} -", [("Content-Type", kind)])
+            return [text.encode()]
+        answered = self.moto(environ, start)
+        if service == "eks":
+            after_eks(method, path.strip("/").split("/"), given)
+        elif queried:
+            after_query(form)
+        return answered
 
 
 def _json(body: dict[str, Any]) -> Reply:
@@ -241,6 +259,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, required=True)
     options = parser.parse_args()
+    remember_descriptions()
     app = Stubbed(DomainDispatcherApplication(create_backend_app))
     run_simple("127.0.0.1", options.port, app, threaded=True)
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import onnx
-from broken_model import register_copy, scaled
+from broken_model import register_copy, scaled  # type: ignore[import-not-found]  # beside it there
 
 from mlplatform.clients.registry import Registry
 from mlplatform.settings import RegistrySettings, SigningSettings
