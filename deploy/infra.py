@@ -141,7 +141,9 @@ class Infrastructure:
 
     def _report_leftovers(self) -> bool:
         tags = {"Project": "mlplatform", "Environment": self._environment.name}
-        left = infra_draining.leftovers(self._account.tagged(tags))
+        left = infra_draining.leftovers(
+            self._account.tagged(tags), self._account.removed_gateways()
+        )
         for arn in left:
             self._console.print(f"left: {arn}", soft_wrap=True)
         self._progress.say(

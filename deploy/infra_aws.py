@@ -137,6 +137,16 @@ class Account:
 
         return sorted(self._call("resourcegroupstaggingapi", look))
 
+    def removed_gateways(self) -> list[str]:
+        """Return the NAT gateways that are gone: AWS goes on listing them for an hour.
+
+        Raises:
+            ServiceError: AWS refuses.
+        """
+        filters = [{"Name": "state", "Values": ["deleted", "deleting"]}]
+        found = self._call("ec2", lambda client: client.describe_nat_gateways(Filters=filters))
+        return [one["NatGatewayId"] for one in found["NatGateways"]]
+
     def _call(self, service: str, work: Callable[[Any], _Found]) -> _Found:
         import boto3  # type: ignore[import-untyped]
         from botocore.exceptions import (  # type: ignore[import-untyped]

@@ -6,7 +6,7 @@ state of Terraform's. It keeps the network from being removed, and costs on.
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from deploy.infra_aws import Account
@@ -102,11 +102,14 @@ def drain_gpu_nodes(
     return f"the group {group} has no nodes"
 
 
-def leftovers(found: list[str]) -> list[str]:
+def leftovers(found: Sequence[str], gone: Sequence[str]) -> list[str]:
     """Return what is left and costs on, or stands in the way.
 
     Args:
         found: ARNs of all that carries the environment's tags.
+        gone: Identifiers of what is listed though it is gone.
     """
     # Keys wait for their 30 days, and are then gone by themselves.
-    return [arn for arn in found if ":kms:" not in arn]
+    return [
+        arn for arn in found if ":kms:" not in arn and arn.rsplit("/", maxsplit=1)[-1] not in gone
+    ]

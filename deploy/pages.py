@@ -27,7 +27,7 @@ SERVED: Final = (
     Service("Gateway", "mlplatform-gateway", 8080, "/openapi.json", local=8801),
     Service("MLflow", "mlplatform-registry", 5000, local=8802),
     Service("Monitor's metrics", "mlplatform-metrics", 9108, "/metrics", local=8803),
-    Service("Kubeflow Pipelines", "ml-pipeline-ui", 80, namespace="kubeflow", local=8804),
+    Service("Kubeflow Pipelines", "ml-pipeline-ui", 80, local=8804),
     Service("Prometheus", "prometheus-operated", 9090, namespace="monitoring", local=8805),
 )
 """Pages that may be there; those of the platform have a port of their own whatever else runs."""

@@ -60,10 +60,16 @@ class Removal:
             with alone(self._cluster, self._progress):
                 step("rollouts", self._rollouts)
                 step("release", self._release)
+                # Before the namespace that they are in: they clean up behind their runs.
+                for component in (c for c in reversed(installed) if not c.namespace):
+                    step(
+                        component.name,
+                        partial(upstream.remove, self._cluster, self._target, component),
+                    )
             step("namespace", lambda: self._namespace(found))
         step("cluster-wide", self._cluster_wide)
-        for component in reversed(installed):
-            step(component.name, partial(upstream.remove, self._target, component))
+        for component in (c for c in reversed(installed) if c.namespace):
+            step(component.name, partial(upstream.remove, self._cluster, self._target, component))
         step("check", self._check)
 
     def _rollouts(self) -> str:

@@ -17,7 +17,7 @@ from mlplatform.clients.kubernetes import CONFIG_MAPS, Cluster
 from mlplatform.errors import NotFoundError, ServiceError
 
 _ORCHESTRATOR: Final = "MLPLATFORM_MONITORING_ORCHESTRATOR"
-_API: Final = Service("Kubeflow API", "ml-pipeline", 8888, namespace="kubeflow")
+_API: Final = Service("Kubeflow API", "ml-pipeline", 8888)
 _MODULE: Final = "pipelines.submit"
 
 

@@ -1,14 +1,17 @@
 """What the profiles `full` and `gpu` need beside the chart, each in the one version that we know.
 
-They come from their own makers' manifests and charts, unchanged, and are not installed where the
-cluster has them already: an administrator's Prometheus stays as it is. What these commands have
-installed is written on the platform's namespace: `make destroy` removes that, and nothing else.
+They come from their own makers' manifests and charts, and are not installed where the cluster has
+them already: an administrator's Prometheus stays as it is. Only Kubeflow Pipelines is changed, to
+fit into the platform's namespace (`deploy/kubeflow.py`). What these commands have installed is
+written on that namespace: `make destroy` removes that, and nothing else.
 """
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
+from deploy import kubeflow
 from deploy.custom_resources import DEFINITIONS, established
 from deploy.programs import call
 from deploy.target import Profile, Target
@@ -19,7 +22,12 @@ ANNOTATION: Final = "mlplatform.dev/upstream"
 """On the namespace: names of what was installed beside it, separated by commas."""
 _SECONDS: Final = 900.0
 """Kubeflow Pipelines pulls some three gigabytes."""
-_KFP: Final = "github.com/kubeflow/pipelines/manifests/kustomize"
+_RUNS: Final = "workflows.argoproj.io"
+"""What a run of Kubeflow Pipelines is to Kubernetes."""
+_REMARKS: Final = MappingProxyType(
+    {"kubeflow": "; its runs have to be pods of this namespace: values pipeline.kubeflow say where"}
+)
+"""What to know about one that an administrator has installed."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +37,7 @@ class Component:
     name: str
     version: str
     namespace: str
+    """Empty: the platform's."""
     definition: str
     """A CRD by which one sees that it is there."""
     chart: str = ""
@@ -36,24 +45,26 @@ class Component:
     """Of Helm, for a chart."""
     repository: str = ""
     """Of the chart."""
-    manifests: tuple[str, ...] = ()
-    """For kubectl's kustomize, in their order; the first ones make the definition."""
     settings: MappingProxyType[str, str] = field(default_factory=lambda: MappingProxyType({}))
     """Values of the chart; none is a secret."""
 
     def install(self, target: Target) -> list[tuple[str, ...]]:
         """Return the command lines that install it, in their order."""
-        kubectl = ("kubectl", "--context", target.context)
-        if self.manifests:
-            lines: list[tuple[str, ...]] = []
-            for number, path in enumerate(self.manifests):
-                lines.append((*kubectl, "apply", "-k", f"{path}?ref={self.version}"))
-                if number == 0:
-                    wait = "--for=condition=established"
-                    lines.append(
-                        (*kubectl, "wait", wait, "--timeout=60s", f"crd/{self.definition}")
-                    )
-            return lines
+        if not self.chart:
+            kinds, objects = self._manifests(target)
+            kubectl = ("kubectl", "--context", target.context)
+            found = "--for=condition=established"
+            return [
+                # By the server: kubectl's own apply notes a kind in an annotation, which is too
+                # small for Argo's.
+                (*kubectl, "apply", "--server-side", "--force-conflicts", "-f", kinds),
+                (*kubectl, "wait", found, "--timeout=60s", f"crd/{self.definition}"),
+                (*kubectl, "apply", "-f", objects),
+                (
+                    *kubectl, "wait", "--for=condition=available", f"--timeout={_SECONDS:.0f}s",
+                    "--namespace", self.place(target), "deployment/ml-pipeline",
+                ),
+            ]  # fmt: skip
         settings = [
             part for key, value in self.settings.items() for part in ("--set", f"{key}={value}")
         ]
@@ -68,20 +79,30 @@ class Component:
 
     def uninstall(self, target: Target) -> list[tuple[str, ...]]:
         """Return the command lines that remove it, in their order."""
-        if self.manifests:
-            return [
-                (
-                    "kubectl", "--context", target.context, "delete", "--ignore-not-found",
-                    "-k", f"{path}?ref={self.version}",
-                )
-                for path in reversed(self.manifests)
-            ]  # fmt: skip
+        if not self.chart:
+            kubectl = ("kubectl", "--context", target.context)
+            delete = (*kubectl, "delete", "--ignore-not-found")
+            kinds, objects = self._manifests(target)
+            runs = (_RUNS, "--all", "--namespace", target.namespace)
+            # Runs first, while there is a controller that takes its mark from their pods.
+            return [(*delete, *runs), (*delete, "-f", objects), (*delete, "-f", kinds)]
         return [
             (
                 "helm", "uninstall", self.release, "--ignore-not-found", "--wait",
                 "--kube-context", target.context, "--namespace", self.namespace,
             )
         ]  # fmt: skip
+
+    def place(self, target: Target) -> str:
+        """Return the namespace that it is in."""
+        return self.namespace or target.namespace
+
+    def _manifests(self, target: Target) -> tuple[str, str]:
+        kinds, objects = (
+            str(kubeflow.manifest(self.version, self.place(target), part))
+            for part in kubeflow.PARTS
+        )
+        return kinds, objects
 
 
 EXTERNAL_SECRETS: Final = Component(
@@ -99,10 +120,8 @@ COMPONENTS: Final = (
         name="kubeflow",
         # From 2.17 on, for its UI's proxy answered whoever asked (CVE-2026-54745).
         version="2.17.0",
-        namespace="kubeflow",
-        definition="applications.app.k8s.io",
-        # Not `env/dev`, which sets every image to the tag `master`.
-        manifests=(f"{_KFP}/cluster-scoped-resources", f"{_KFP}/env/platform-agnostic"),
+        namespace="",
+        definition="scheduledworkflows.kubeflow.org",
     ),
     Component(
         name="kuberay",
@@ -160,28 +179,39 @@ def ensure(cluster: Cluster, target: Target, component: Component) -> str:
     """Install a component where the cluster has none; return what was done, in words.
 
     Raises:
+        SettingsError: It does not fit into the platform's namespace.
         ServiceError: It cannot be installed.
     """
     found = cluster.find(DEFINITIONS, component.definition)
     own = installed(cluster.get(NAMESPACES, target.namespace))
     if found is not None and established(found) and component not in own:
-        return f"the cluster has it already: {component.definition}"
+        return (
+            f"the cluster has it already: {component.definition}{_REMARKS.get(component.name, '')}"
+        )
+    if not component.chart:
+        kubeflow.write(component.version, component.place(target))
     # Before it is begun: a killed run is removed, or gone on with, as well.
     names = ",".join(c.name for c in COMPONENTS if c in own or c == component)
     annotated = {"metadata": {"annotations": {ANNOTATION: names}}}
     cluster.patch(NAMESPACES, target.namespace, annotated)
     _run(component.install(target))
-    return f"{component.version} in namespace {component.namespace}"
+    return f"{component.version} in namespace {component.place(target)}"
 
 
-def remove(target: Target, component: Component) -> str:
+def remove(cluster: Cluster, target: Target, component: Component) -> str:
     """Remove a component that these commands have installed; return what was done, in words.
 
     Raises:
         ServiceError: It cannot be removed.
     """
-    _run(component.uninstall(target))
-    return f"{component.version} removed from namespace {component.namespace}"
+    lines = component.uninstall(target)
+    if not component.chart and cluster.find(DEFINITIONS, _RUNS) is None:
+        del lines[0]  # it was begun, and has no runs
+    # The manifests are those that were installed, where this machine still has them.
+    if not component.chart and not all(Path(line[-1]).exists() for line in lines[-2:]):
+        kubeflow.write(component.version, component.place(target))
+    _run(lines)
+    return f"{component.version} removed from namespace {component.place(target)}"
 
 
 def _run(lines: list[tuple[str, ...]]) -> None:

@@ -134,6 +134,11 @@ class Installation:
         """Change fields of the ModelRollout's spec; None removes one."""
         self.cluster.patch(MODEL_ROLLOUTS, NAME, {"spec": spec})
 
+    def order(self, action: str) -> None:
+        """Give the next order to the rollout under way."""
+        last = (self.status.get("lastOrder") or {}).get("id", 0)
+        self.ask(order={"id": last + 1, "action": action, "reason": "a test"})
+
     def until(self, *phases: str, version: int | None = None, seconds: float = 240) -> Object:
         """Return the status when the rollout is in one of the phases, and in force everywhere."""
 

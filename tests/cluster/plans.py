@@ -27,6 +27,3 @@ UNSEEN: Final = QUICK | {
     "guardrails": [{"metric": "decision_rate", "margin": 0.1}],
 }
 """Without a shadow, so that users meet a broken version."""
-
-ENDLESS: Final = QUICK | {"min_exposure": 10**6, "soak_hours": 1.0}
-"""Goes on by hand alone."""

@@ -50,9 +50,9 @@ def test_what_was_lost_with_its_volumes_is_restored_while_requests_are_answered(
 
 
 def test_the_loop_goes_on_after_a_restore(platform: Installation, seen: Seen) -> None:
-    platform.ask(plan=QUICK)
+    version = sound_copy(platform)
     with under_load(platform) as answers:
-        version = sound_copy(platform)
+        platform.ask(plan=QUICK, version=version)
         platform.until("promoted", version=version, seconds=900)
 
     seen.append((answers, f"version {version} is promoted"))

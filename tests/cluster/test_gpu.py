@@ -9,13 +9,14 @@ import pytest
 
 from mlplatform.clients.kubernetes import NODES, Object
 from tests.cluster.installation import Installation
-from tests.cluster.plans import ENDLESS
+from tests.cluster.plans import QUICK
 from tests.cluster.test_faults import sound_copy, under_load
 from tests.cluster.values import HEAT, ON_GPUS
 from tests.cluster.waiting import wait
 
 TAINT = {"key": "nvidia.com/gpu", "value": "present", "effect": "NoSchedule"}
 _GPU = "nvidia.com/gpu"
+_VERSION = "mlplatform.dev/version"
 
 
 @pytest.fixture(scope="module")
@@ -30,39 +31,39 @@ def node(platform: Installation) -> Iterator[str]:
     _offer(0)
 
 
-def test_servers_are_placed_on_the_tainted_node_while_there_are_gpus_for_them(
+def test_a_server_is_placed_on_the_tainted_node_that_has_a_gpu_for_it(
     platform: Installation, node: str
 ) -> None:
     platform.at(HEAT).deploy(ON_GPUS)
     copy = sound_copy(platform)
-    platform.ask(plan=ENDLESS, version=copy)
     platform.cluster.patch(NODES, node, {"spec": {"taints": [TAINT]}})
+
     with under_load(platform):
-        platform.until("shadow", version=copy)
+        platform.ask(plan=QUICK, version=copy)
+        platform.until("promoted", version=copy, seconds=600)
 
-    asking = [pod for pod in platform.pods("triton") if _gpus(pod)]
-    assert {node} == {pod["spec"]["nodeName"] for pod in asking}
-    assert str(copy) in {pod["metadata"]["labels"]["mlplatform.dev/version"] for pod in asking}
+    (pod,) = platform.pods("triton", **{_VERSION: str(copy)})
+    assert (node, 1) == (pod["spec"]["nodeName"], _gpus(pod))
 
 
-def test_a_version_that_finds_no_free_gpu_is_refused_before_its_first_request(
+def test_a_version_that_finds_no_free_gpu_beside_the_champion_waits_and_says_so(
     platform: Installation, node: str
 ) -> None:
-    platform.ask(order={"id": 1, "action": "abort", "reason": "the next one is looked at"})
-    platform.until("rolled_back")
     platform.cluster.patch(NODES, node, {"spec": {"taints": None}})
-    taken = len([pod for pod in platform.pods("triton") if _gpus(pod)])
-    _offer(taken)
-
     copy = sound_copy(platform)
-    platform.ask(version=copy)
+    _offer(1)  # the champion's
+    champion = platform.status["champion"]
 
-    wait(lambda: "GPU" in str(platform.status), 240, lambda: str(platform.status.get("message")))
-    versions = {
-        pod["metadata"]["labels"]["mlplatform.dev/version"] for pod in platform.pods("triton")
-    }
-    assert str(copy) not in versions
+    with under_load(platform) as answers:
+        platform.ask(version=copy)
+        wait(lambda: "GPU" in platform.status["message"], 240, lambda: str(platform.status))
+
+    assert [] == platform.pods("triton", **{_VERSION: str(copy)})
     assert "verifying" == platform.status["phase"]
+    assert champion == platform.status["champion"]
+    assert (0, 0) == (answers.lost, answers.refused)
+    platform.order("abort")
+    platform.until("rolled_back", version=copy)
 
 
 def _offer(count: int) -> None:

@@ -23,7 +23,6 @@ WHEN = {
 OUTSIDE = {
     "callers": {"kubernetes.io/metadata.name": "shop"},
     "prometheus": {"kubernetes.io/metadata.name": "monitoring"},
-    "kubeflow": {"kubernetes.io/metadata.name": "kubeflow"},
     "kuberay": {"kubernetes.io/metadata.name": "kuberay-operator"},
 }
 """Namespaces beside the platform's."""
@@ -37,12 +36,14 @@ OWN = {"kubernetes.io/metadata.name": NAMESPACE}
 def labels(name: str) -> dict[str, str]:
     if name == "steps":
         return {"pipelines.kubeflow.org/v2_component": "true"}
+    if name == "kubeflow":
+        return {"application-crd-id": "kubeflow-pipelines"}
     return {"app.kubernetes.io/part-of": "mlplatform", "app.kubernetes.io/component": name}
 
 
 def components(objects: list[Object]) -> list[str]:
     found = {pod.labels["app.kubernetes.io/component"] for pod in pods(objects)}
-    return sorted(found | {"stranger"} | ({"steps"} if "ray" in found else set()))
+    return sorted(found | {"stranger"} | ({"steps", "kubeflow"} if "ray" in found else set()))
 
 
 def expected(profile: str) -> set[tuple[str, str, int]]:
@@ -121,7 +122,7 @@ def open_ways(objects: list[Object]) -> set[tuple[str, str, int]]:
 
 @pytest.mark.parametrize("profile", WHEN)
 def test_the_open_ways_are_those_of_the_table_and_no_others(profile: str) -> None:
-    # `callers` are all namespaces by default, Prometheus' and Kubeflow's among them.
+    # `callers` are all namespaces by default, Prometheus' among them.
     table = expected(profile) | {(name, "gateway", 8080) for name in OUTSIDE}
 
     assert table == open_ways(render(profile))
@@ -173,6 +174,16 @@ def test_callers_can_be_narrowed_to_one_namespace() -> None:
 
     assert not any(one == "callers" for one, _, _ in ways)
     assert ("prometheus", "gateway", 8080) in ways
+
+
+def test_kubeflow_for_many_is_reached_in_its_namespace() -> None:
+    values = {"pipeline": {"kubeflow": {"namespace": "kubeflow", "multiUser": True}}}
+    policies = of_kind(render("full", values), "NetworkPolicy")
+    (rule,) = policies["mlplatform-trigger-to-kubeflow-out"]["spec"]["egress"]
+
+    inside = {"matchLabels": {"kubernetes.io/metadata.name": "kubeflow"}}
+    assert [{"namespaceSelector": inside}] == rule["to"]
+    assert not any("kubeflow-to" in name or "kubeflow-in" in name for name in policies)
 
 
 def test_managed_stores_are_reached_at_their_addresses_by_those_that_the_table_names() -> None:

@@ -319,14 +319,16 @@ def test_every_secret_and_claim_that_a_pod_names_is_made_by_somebody() -> None:
 def test_alerts_lead_to_runbooks_where_they_can_be_read() -> None:
     prefix = "https://git.example.com/mlplatform/blob/main/"
     objects = render("full", {"serviceMonitors": {"runbookPrefix": prefix}})
-    (rules,) = of_kind(objects, "PrometheusRule").values()
+    found = of_kind(objects, "PrometheusRule")
     runbooks = {
         rule["annotations"]["runbook_url"]
+        for rules in found.values()
         for group in rules["spec"]["groups"]
         for rule in group["rules"]
         if "alert" in rule
     }
 
+    assert {"mlplatform-cluster", "mlplatform-flight-delay"} == set(found)
     assert runbooks
     assert all(one.startswith(f"{prefix}docs/operations.md#") for one in runbooks)
 

@@ -123,8 +123,9 @@ def test_only_who_asks_the_api_has_a_token(profile: str) -> None:
 
 
 @pytest.mark.parametrize("profile", ["full", "gpu"])
-def test_the_trigger_shows_kubeflow_a_token_that_is_good_for_nothing_else(profile: str) -> None:
-    (trigger,) = (pod for pod in pods(render(profile)) if pod.owner.endswith("-trigger"))
+def test_the_trigger_shows_kubeflow_for_many_a_token_for_nothing_else(profile: str) -> None:
+    objects = render(profile, {"pipeline": {"kubeflow": {"multiUser": True}}})
+    (trigger,) = (pod for pod in pods(objects) if pod.owner.endswith("-trigger"))
     (token,) = (
         source["serviceAccountToken"]
         for volume in trigger.spec["volumes"]

@@ -69,7 +69,12 @@ def test_gpu_machines_that_stay_are_named() -> None:
         infra_draining.drain_gpu_nodes(StandIn(looks=10_000), OUTPUTS, lambda _: None)
 
 
-def test_keys_that_wait_for_their_end_are_no_leftovers() -> None:
-    found = ["arn:aws:kms:us-east-1:1:key/a", "arn:aws:s3:::bucket"]
+def test_keys_that_wait_for_their_end_and_gateways_that_are_gone_are_no_leftovers() -> None:
+    found = [
+        "arn:aws:kms:us-east-1:1:key/a",
+        "arn:aws:s3:::bucket",
+        "arn:aws:ec2:us-east-1:1:natgateway/nat-gone",
+        "arn:aws:ec2:us-east-1:1:natgateway/nat-there",
+    ]
 
-    assert infra_draining.leftovers(found) == ["arn:aws:s3:::bucket"]
+    assert infra_draining.leftovers(found, ["nat-gone"]) == [found[1], found[3]]

@@ -15,9 +15,11 @@ outside of it. Takes {root, name}.
 {{- $namespaces := dict
   "callers" $network.callers
   "prometheus" (list $network.prometheus)
-  "kubeflow" (list (dict "kubernetes.io/metadata.name" $values.pipeline.kubeflow.namespace))
   "kuberay" (list (dict "kubernetes.io/metadata.name" $values.ray.operatorNamespace))
 }}
+{{- with $values.pipeline.kubeflow.namespace }}
+{{- $_ := set $namespaces "kubeflow" (list (dict "kubernetes.io/metadata.name" .)) }}
+{{- end }}
 {{- $peers := list }}
 {{- if hasKey $cidrs .name }}
 {{- range get $cidrs .name }}
@@ -32,6 +34,8 @@ outside of it. Takes {root, name}.
 {{- dict "peers" $peers | toJson }}
 {{- else if eq .name "steps" }}
 {{- dict "pods" (dict "pipelines.kubeflow.org/v2_component" "true") | toJson }}
+{{- else if eq .name "kubeflow" }}
+{{- dict "pods" (dict "application-crd-id" "kubeflow-pipelines") | toJson }}
 {{- else }}
 {{- dict "pods" (include "mlplatform.selector" .name | fromYaml) | toJson }}
 {{- end }}
