@@ -47,7 +47,8 @@ def ensure(cluster: Cluster) -> str:
         before = cluster.find(DEFINITIONS, name)
         after = cluster.apply(DEFINITIONS, body, MANAGER)
         deadline = time.monotonic() + _SECONDS
-        while not established(after):
+        # Helm looks kinds up in what the API server lists, a moment after it begins to serve them.
+        while not (established(after) and _listed(cluster, after)):
             if time.monotonic() > deadline:
                 raise ServiceError(
                     f"the API server has not taken {name} up within {_SECONDS:.0f} s: "
@@ -57,6 +58,10 @@ def ensure(cluster: Cluster) -> str:
             after = cluster.get(DEFINITIONS, name)
         done.append(f"{name} {_change(before, after)}")
     return "; ".join(done)
+
+
+def _listed(cluster: Cluster, body: Object) -> bool:
+    return any(kind.plural == body["spec"]["names"]["plural"] for kind in cluster.kinds())
 
 
 def _change(before: Object | None, after: Object) -> str:
