@@ -12,6 +12,9 @@ DOCUMENTS = [
     "CONTRIBUTING.md",
     "docs/customize.md",
     "docs/operations.md",
+    "docs/cluster.md",
+    "docs/cloud.md",
+    "docs/delivery.md",
 ]
 ROOT = Path(__file__).resolve().parents[3]
 
