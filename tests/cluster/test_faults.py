@@ -19,7 +19,7 @@ from tests.cluster.values import HEAT
 from tests.cluster.volumes import folder_of
 from tests.cluster.waiting import wait
 
-PER_SECOND = 50
+PER_SECOND = 30
 UNDISTURBED = ["started", "verifying", "verified", "canary", "canary", "soak", "promoted"]
 
 Seen = list[tuple[Answers, str]]
