@@ -38,6 +38,15 @@ def plain(registry: str) -> bool:
     return _LOCAL.fullmatch(registry.partition("/")[0]) is not None
 
 
+def connected(repository: str, timeout_seconds: float) -> http.client.HTTPConnection:
+    """Return a connection to a repository's registry, over TLS unless it is this machine's own."""
+    host = repository.partition("/")[0]
+    if plain(host):
+        return http.client.HTTPConnection(host, timeout=timeout_seconds)
+    context = ssl.create_default_context()
+    return http.client.HTTPSConnection(host, timeout=timeout_seconds, context=context)
+
+
 def stored(repository: str, reference: str) -> Stored | None:
     """Return an image by its tag or digest; None: it is not there, or the registry does not say.
 
@@ -45,13 +54,8 @@ def stored(repository: str, reference: str) -> Stored | None:
         repository: With the registry's host, `localhost:5000/mlplatform-gateway`.
         reference: Tag or digest.
     """
-    host, _, name = repository.partition("/")
-    connection: http.client.HTTPConnection
-    if plain(host):
-        connection = http.client.HTTPConnection(host, timeout=_SECONDS)
-    else:
-        context = ssl.create_default_context()
-        connection = http.client.HTTPSConnection(host, timeout=_SECONDS, context=context)
+    _, _, name = repository.partition("/")
+    connection = connected(repository, _SECONDS)
     try:
         connection.request(
             "GET", f"/v2/{name}/manifests/{reference}", headers={"Accept": ", ".join(_ONE)}

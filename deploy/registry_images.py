@@ -1,12 +1,11 @@
 """Whether the images that are to be deployed are in their registry, seen from this machine."""
 
 import http.client
-import ssl
 from pathlib import Path
 from typing import Final
 
 from deploy.checks import Finding
-from deploy.image_registry import plain
+from deploy.image_registry import connected
 from mlplatform.errors import shorten
 
 _SECONDS: Final = 5.0
@@ -59,13 +58,8 @@ def _host(repository: str) -> str:
 
 
 def _status(repository: str, digest: str) -> int:
-    host, _, name = repository.partition("/")
-    connection: http.client.HTTPConnection
-    if plain(host):
-        connection = http.client.HTTPConnection(host, timeout=_SECONDS)
-    else:
-        context = ssl.create_default_context()
-        connection = http.client.HTTPSConnection(host, timeout=_SECONDS, context=context)
+    _, _, name = repository.partition("/")
+    connection = connected(repository, _SECONDS)
     accept = {"Accept": ", ".join(_MANIFESTS)}
     try:
         connection.request("HEAD", f"/v2/{name}/manifests/{digest}", headers=accept)

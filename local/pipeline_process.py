@@ -3,20 +3,18 @@
 Steps are processes of that group, so nothing of a run outlives whoever waits for it here.
 """
 
-import os
 import signal
 import subprocess
 import threading
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 from local.progress import Progress
+from pipelines import process_group
 
 _PATIENCE_SECONDS: Final = 5.0
 """Time for interrupted steps to end by themselves."""
-_POLL_SECONDS: Final = 0.05
 
 
 def follow(
@@ -63,17 +61,8 @@ def _end_group(process: "subprocess.Popen[str]") -> None:
             # A second Ctrl-C must not stop the cleaning up.
             before[kind] = signal.signal(kind, signal.SIG_IGN)
     try:
-        os.killpg(process.pid, signal.SIGINT)  # Python's own: steps run their `finally`
-        deadline = time.monotonic() + _PATIENCE_SECONDS
-        while time.monotonic() < deadline:
-            process.poll()  # a leader that ended stays in the group until it is waited for
-            os.killpg(process.pid, 0)
-            time.sleep(_POLL_SECONDS)
-        os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
+        process_group.end(process, _PATIENCE_SECONDS)
     finally:
-        process.wait()
         if process.stdout is not None:
             process.stdout.close()
         for kind, handler in before.items():

@@ -21,7 +21,7 @@ from local.processes import HOST, free_port
 from local.supervisor import Handle, Program, Supervisor
 from mlplatform.contracts import ServedModel, ServerStatus
 from mlplatform.contracts.rollout import Version
-from mlplatform.errors import ModelError, NotFoundError, PlatformError, ServiceError, shorten
+from mlplatform.errors import NotFoundError, PlatformError, ServiceError, shorten
 from serving.rollout.ports import Server
 from serving.triton.export import Export
 
@@ -166,12 +166,7 @@ class _Kept(threading.Thread):
                 self.server = Server(ServerStatus("starting", detail=str(error)))
                 self._leave.wait(_PAUSE_SECONDS)
                 continue
-            if exported.served.digest != self._version.digest:
-                raise ModelError(
-                    f"version {self._version.version} of {exported.served.name} has digest "
-                    f"{exported.served.digest}, but {self._version.digest} was asked for: the "
-                    "registry holds another model than the one that was judged; ask for it anew"
-                )
+            exported.refuse_other(self._version.digest)
             return exported
         return None
 

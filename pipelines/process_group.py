@@ -11,7 +11,7 @@ import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from types import FrameType
-from typing import Final
+from typing import Any, Final
 
 PATIENCE_SECONDS: Final = 20.0
 """Time for interrupted steps to end by themselves; Kubernetes kills 30 s after SIGTERM."""
@@ -37,7 +37,7 @@ def run(command: Sequence[str], environment: Mapping[str, str]) -> int:
         try:
             return process.wait()
         finally:
-            _end(process)
+            end(process, PATIENCE_SECONDS)
 
 
 @contextlib.contextmanager
@@ -58,11 +58,16 @@ def _interruptible() -> Iterator[None]:
             signal.signal(kind, handler)
 
 
-def _end(process: "subprocess.Popen[bytes]") -> None:
-    """End what is left of the group."""
+def end(process: "subprocess.Popen[Any]", patience_seconds: float) -> None:
+    """End what is left of a process's group: it is interrupted, given time, then killed.
+
+    Args:
+        process: Leads a group of its own.
+        patience_seconds: Time for the others to end by themselves.
+    """
     try:
         os.killpg(process.pid, signal.SIGINT)  # Python's own: steps run their `finally`
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        deadline = time.monotonic() + patience_seconds
         while time.monotonic() < deadline:
             process.poll()  # a leader that ended stays in the group until it is waited for
             os.killpg(process.pid, 0)

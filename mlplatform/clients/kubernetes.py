@@ -295,25 +295,6 @@ class Cluster:
         except (HTTPError, OSError) as error:
             raise self._away(f"GET {path}", error) from error
 
-    def may(self, verb: str, kind: Kind, *, name: str = "", subresource: str = "") -> bool:
-        """Return whether this account may do that; raises ServiceError where nobody answers."""
-        group, _, _ = kind.version.rpartition("/")
-        attributes = {
-            "verb": verb,
-            "group": group,
-            "resource": kind.plural,
-            "subresource": subresource,
-            "name": name,
-            "namespace": self.namespace if kind.namespaced else "",
-        }
-        body = {
-            "apiVersion": "authorization.k8s.io/v1",
-            "kind": "SelfSubjectAccessReview",
-            "spec": {"resourceAttributes": attributes},
-        }
-        path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
-        return bool(self._call("POST", path, body=body)["status"]["allowed"])
-
     def kinds(self) -> tuple[Kind, ...]:
         """Return every kind whose objects this API server lists, in one version each.
 

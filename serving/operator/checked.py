@@ -21,7 +21,7 @@ from mlplatform.clients.kubernetes import DEPLOYMENTS, PODS, Cluster
 from mlplatform.clients.triton import golden_answer, model_ready
 from mlplatform.contracts import ServerStatus
 from mlplatform.contracts.rollout import Version
-from mlplatform.errors import ModelError, NotFoundError, PlatformError, ServiceError, shorten
+from mlplatform.errors import NotFoundError, PlatformError, ServiceError, shorten
 from serving.operator.pods import Trouble, runs, trouble
 from serving.operator.template import of_version, server_name
 from serving.rollout.ports import Server
@@ -96,12 +96,7 @@ class Checked(threading.Thread):
                 self._starting(str(error))
                 self._leave.wait(_PAUSE_SECONDS)
                 continue
-            if exported.served.digest != self._version.digest:
-                raise ModelError(
-                    f"version {self._version.version} of {exported.served.name} has digest "
-                    f"{exported.served.digest}, but {self._version.digest} was asked for: the "
-                    "registry holds another model than the one that was judged; ask for it anew"
-                )
+            exported.refuse_other(self._version.digest)
             return exported
         return None
 

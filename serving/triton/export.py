@@ -58,6 +58,22 @@ class Export:
     served: ServedModel
     golden: Golden
 
+    def refuse_other(self, digest: str) -> None:
+        """Refuse to serve it where another model was asked for.
+
+        Args:
+            digest: Of the model that was judged.
+
+        Raises:
+            ModelError: The registry holds another one under this version.
+        """
+        if self.served.digest != digest:
+            raise ModelError(
+                f"version {self.served.version} of {self.served.name} has digest "
+                f"{self.served.digest}, but {digest} was asked for: the registry holds another "
+                "model than the one that was judged; ask for it anew"
+            )
+
 
 def export(
     registry: Registry,
