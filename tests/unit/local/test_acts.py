@@ -110,7 +110,15 @@ def test_in_the_full_story_every_claim_holds() -> None:
         ({"traffic": replayed(equal=9)}, ("what training computes",)),
         ({"traffic": replayed(compared=0, equal=0)}, ("what training computes",)),
     ],
-    ids=str,
+    ids=[
+        "the days end early",
+        "nothing rolled out",
+        "another version is the broken one",
+        "another feed",
+        "a request lost",
+        "a vector differs",
+        "no vector compared",
+    ],
 )
 def test_a_claim_that_was_not_so_does_not_hold(
     changes: dict[str, Any], broken: tuple[str, ...]
