@@ -31,7 +31,8 @@ def wanted(folder: Path = _FOLDER) -> list[Object]:
 
 def established(body: Object) -> bool:
     """Return whether the API server serves a definition's objects."""
-    conditions = body.get("status", {}).get("conditions", ())
+    # Of one that was made this instant they are null.
+    conditions = body.get("status", {}).get("conditions") or ()
     return any(c["type"] == "Established" and c["status"] == "True" for c in conditions)
 
 

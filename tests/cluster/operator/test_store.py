@@ -1,5 +1,6 @@
 """The state of rollouts, in a database and in a cluster: one contract for both."""
 
+import itertools
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from mlplatform.clients.kubernetes import MODEL_ROLLOUTS, Cluster, Object
+from mlplatform.contracts import Rollout
 from mlplatform.contracts.rollout import Phase
 from mlplatform.errors import DataError, NotFoundError, StaleError
 from serving.operator.store import ClusterStore, stored
@@ -80,26 +82,27 @@ def test_who_did_not_read_the_newest_revision_is_refused(store: States) -> None:
 
 def test_of_writers_that_know_the_same_revision_one_is_heard(make: Callable[[], States]) -> None:
     stores = [make() for _ in range(WRITERS)]
-    rollouts = [builders.begun(first_epoch=number + 1) for number in range(WRITERS)]
     together = threading.Barrier(WRITERS)
     before = stores[0].read(USECASE)
 
-    def write(writer: int) -> int | None:
+    def write(store: States, rollout: Rollout) -> Rollout | None:
         revision = 0 if before is None else before.revision
         together.wait(30)
         try:
-            stores[writer].write(rollouts[writer], revision=revision)
+            store.write(rollout, revision=revision)
         except StaleError:
             return None
-        return writer
+        return rollout
 
+    # No two alike: an update that changes nothing leaves the API server's revision as it is.
+    rollouts = (builders.begun(first_epoch=number) for number in itertools.count(1))
     with ThreadPoolExecutor(WRITERS) as threads:
         for _ in range(4):
-            winners = [one for one in threads.map(write, range(WRITERS)) if one is not None]
+            written = list(threads.map(write, stores, itertools.islice(rollouts, WRITERS)))
             before = stores[0].read(USECASE)
 
             assert before is not None
-            assert [before.rollout] == [rollouts[winner] for winner in winners]
+            assert [before.rollout] == [one for one in written if one is not None]
 
 
 # --- What the cluster does besides ---------------------------------------------------------------
