@@ -74,7 +74,7 @@ def test_the_operator_is_killed_in_each_phase_of_a_rollout(
             killer.join()
 
     seen.append((answers, f"promoted; killed in: {', '.join(killed)}"))
-    assert {"shadow", "soak"} <= {place.split()[0] for place in killed}
+    assert {"verifying", "shadow", "canary", "soak"} <= {place.split()[0] for place in killed}
     assert verdicts(platform, version) == UNDISTURBED
     assert (0, 0) == (answers.lost, answers.refused)
 
