@@ -40,16 +40,21 @@ def uv() -> str:
 def environment(folder: Path, endpoint: str = "") -> dict[str, str]:
     """Return the environment of a command: no credentials of this machine, no AWS but `endpoint`.
 
-    TF_PLUGIN_MIRROR names a folder with Terraform's providers; without it, its registry is asked.
+    Where providers come from is what Terraform's own configuration says, its registry without one;
+    TF_PLUGIN_MIRROR names a folder that has them, for these tests alone.
     """
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("AWS_", "TF_"))}
-    configuration = folder / "terraform.rc"
+    configuration = os.environ.get("TF_CLI_CONFIG_FILE", "")
     mirror = os.environ.get("TF_PLUGIN_MIRROR")
-    text = 'provider_installation {\n  filesystem_mirror {\n    path = "%s"\n  }\n}\n'
-    configuration.write_text(text % mirror if mirror else "")
+    if mirror:
+        written = folder / "terraform.rc"
+        text = 'provider_installation {\n  filesystem_mirror {\n    path = "%s"\n  }\n}\n'
+        written.write_text(text % mirror)
+        configuration = str(written)
+    if configuration:
+        kept["TF_CLI_CONFIG_FILE"] = configuration
     return {
         **kept,
-        "TF_CLI_CONFIG_FILE": str(configuration),
         "TF_IN_AUTOMATION": "1",
         "CHECKPOINT_DISABLE": "1",
         "KUBECONFIG": str(folder / "no-kubeconfig"),

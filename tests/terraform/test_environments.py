@@ -254,16 +254,39 @@ def test_the_outputs_render_a_release_and_no_file_is_edited(
     assert "mlplatform-data" not in kinds.get("PersistentVolumeClaim", [])
 
 
-@both
-def test_destroying_leaves_nothing(name: str, clouds: Mapping[str, Cloud]) -> None:
-    cloud = clouds[name]
-    if name == "prod":
+Said = subprocess.CompletedProcess[str]
+
+
+@pytest.fixture(scope="module")
+def endings(clouds: Mapping[str, Cloud]) -> Mapping[str, list[Said]]:
+    """What the commands said that removed both environments, side by side."""
+
+    def end(cloud: Cloud) -> list[Said]:
+        if cloud.name == "dev":
+            return [cloud.run("destroy", "--yes")]
         refused = cloud.run("destroy", "--yes")
-        assert refused.returncode == 1
-        assert "not expendable" in refused.stdout
         cloud.write_variables(TFVARS + "expendable = true\n")
-        assert cloud.run("apply", "--yes").returncode == 0
-    done = cloud.run("destroy", "--yes")
+        return [refused, cloud.run("apply", "--yes"), cloud.run("destroy", "--yes")]
+
+    with ThreadPoolExecutor() as together:
+        return dict(zip(clouds, together.map(end, clouds.values()), strict=True))
+
+
+def test_prod_is_destroyed_only_when_it_was_made_expendable(
+    endings: Mapping[str, list[Said]],
+) -> None:
+    refused, made_expendable, _ = endings["prod"]
+
+    assert refused.returncode == 1
+    assert "not expendable" in refused.stdout
+    assert made_expendable.returncode == 0
+
+
+@both
+def test_destroying_leaves_nothing(
+    name: str, clouds: Mapping[str, Cloud], endings: Mapping[str, list[Said]]
+) -> None:
+    done = endings[name][-1]
 
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    assert cloud.terraform("state", "list") == ""
+    assert clouds[name].terraform("state", "list") == ""
