@@ -262,7 +262,7 @@ golden: setup ## Rewrite the golden files of pipelines, alerts and chart; review
 
 .PHONY: test
 test: setup ## Every test of the code, the whole loop with real servers included
-	$(BIN)/pytest -n $(TEST_PROCESSES) --dist loadgroup --no-loadscope-reorder $(ELSEWHERE:%=--ignore=tests/%)
+	$(BIN)/pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(ELSEWHERE:%=--ignore=tests/%)
 
 .PHONY: test-core
 test-core: setup ## The tests that take seconds

@@ -7,6 +7,8 @@ from importlib.util import cache_from_source
 from pathlib import Path
 
 import pytest
+from xdist.remote import Producer  # type: ignore[import-untyped]
+from xdist.scheduler import LoadFileScheduling  # type: ignore[import-untyped]
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -19,12 +21,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give each file to one process, and all that starts from the loop's first model as well."""
-    for item in items:
-        shared = "registered" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("registered" if shared else str(item.path)))
+class _ByFile(LoadFileScheduling):  # type: ignore[misc]
+    """Each file in one process, and all of the loop, whose tests start from one trained model."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file: str = super()._split_scope(nodeid)
+        return "tests/loop" if file.startswith("tests/loop/") else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFileScheduling:
+    return _ByFile(config, log)
 
 
 @pytest.fixture(scope="session")
