@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from deploy.infra_terraform import by_type
+from tests.helm.schemas import check
 from tests.terraform.clouds import ENVIRONMENTS, ROOT, TFVARS, Cloud, moto
 
 pytestmark = pytest.mark.timeout(2400)
@@ -252,6 +253,8 @@ def test_the_outputs_render_a_release_and_no_file_is_edited(
     assert "StatefulSet" not in kinds
     assert "mlplatform-ledger" in kinds["ExternalSecret"]
     assert "mlplatform-data" not in kinds.get("PersistentVolumeClaim", [])
+    for one in objects:
+        check(one)
 
 
 Said = subprocess.CompletedProcess[str]
