@@ -80,6 +80,7 @@ class Cloud:
         self.name, self.folder, self.endpoint = name, folder, endpoint
         unwanted = shutil.ignore_patterns(".terraform", "*.tfplan", "terraform.tfvars")
         shutil.copytree(ROOT / "terraform", folder / "terraform", ignore=unwanted)
+        (folder / "helm").symlink_to(ROOT / "helm")
         self.root = folder / "terraform" / "envs" / name
         self.write_variables(TFVARS)
         images = folder / "build" / "cluster" / "images.yaml"

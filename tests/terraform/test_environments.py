@@ -7,14 +7,18 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
+from deploy import values
+from deploy.cloud_environment import CloudEnvironment
+from deploy.helm import Helm
 from deploy.infra_terraform import by_type
+from deploy.target import Profile, Target
+from feature_repo import catalog
 from tests.helm.schemas import check
-from tests.terraform.clouds import ENVIRONMENTS, ROOT, TFVARS, Cloud, moto
+from tests.terraform.clouds import ENVIRONMENTS, TFVARS, Cloud, moto
 
 pytestmark = pytest.mark.timeout(2400)
 GOLDEN = Path(__file__).with_name("golden")
@@ -226,35 +230,24 @@ def test_somebody_is_told_of_alarms_and_of_the_budget(
 
 
 @both
+@pytest.mark.parametrize("profile", ["full", "gpu"])
 @pytest.mark.skipif(shutil.which("helm") is None, reason="helm is not on PATH")
 def test_the_outputs_render_a_release_and_no_file_is_edited(
-    name: str, clouds: Mapping[str, Cloud]
+    name: str, profile: Profile, clouds: Mapping[str, Cloud], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    written = clouds[name].folder / "build" / "cluster"
-    chart = ROOT / "helm" / "mlplatform"
-    given = [
-        chart / "ci" / "full-values.yaml",
-        written / "images.yaml",
-        written / f"infra-{name}.yaml",
-    ]
-    files = [part for one in given for part in ("--values", str(one))]
-    done = subprocess.run(
-        ["helm", "template", "mlplatform", str(chart), "--kube-version", "1.34.0", *files],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    objects = [one for one in yaml.safe_load_all(done.stdout) if one]
-    kinds: dict[str, list[Any]] = {}
+    monkeypatch.chdir(clouds[name].folder)
+    values.write(values.rendered([catalog.spec("flight_delay")], 0))
+    files = values.files(profile, CloudEnvironment(name).values(profile))
+    text = Helm(Target(f"mlplatform-{name}", "mlplatform")).rendered(files, "1.34.0")
+    objects = [one for one in yaml.safe_load_all(text) if one]
+    kinds: dict[str, list[str]] = {}
     for one in objects:
         kinds.setdefault(one["kind"], []).append(one["metadata"]["name"])
+        check(one)
 
     assert "StatefulSet" not in kinds
     assert "mlplatform-ledger" in kinds["ExternalSecret"]
     assert "mlplatform-data" not in kinds.get("PersistentVolumeClaim", [])
-    for one in objects:
-        check(one)
 
 
 Said = subprocess.CompletedProcess[str]
