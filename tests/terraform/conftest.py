@@ -6,7 +6,13 @@ from pathlib import Path
 import pytest
 
 FOLDER = Path(__file__).parent
-PURE = ("test_costs.py", "test_values.py", "test_draining.py", "test_accounts.py")
+PURE = (
+    "test_accounts.py",
+    "test_costs.py",
+    "test_draining.py",
+    "test_moto_retries.py",
+    "test_values.py",
+)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -27,6 +27,7 @@ from urllib.parse import parse_qs, unquote
 
 from tests.terraform.moto_elasticache import ACCOUNT, REGION, ElastiCache, MissingError, Reply, arn
 from tests.terraform.moto_models import after_eks, after_query, remember_descriptions
+from tests.terraform.moto_retries import Remembering
 
 
 class Eks:
@@ -260,7 +261,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True)
     options = parser.parse_args()
     remember_descriptions()
-    app = Stubbed(DomainDispatcherApplication(create_backend_app))
+    app = Remembering(Stubbed(DomainDispatcherApplication(create_backend_app)))
     run_simple("127.0.0.1", options.port, app, threaded=True)
 
 
