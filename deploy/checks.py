@@ -97,6 +97,17 @@ def room(nodes: Sequence[Object], others: Sequence[Object], wanted: Sequence[Obj
     return Finding("good", "room", said)
 
 
+def pod_of(body: Object) -> Object | None:
+    """Return the spec of the pods that an object makes; None: it makes none."""
+    spec = body.get("spec") or {}
+    if body["kind"] == "CronJob":
+        spec = spec["jobTemplate"]["spec"]
+    if body["kind"] in {"Deployment", "StatefulSet", "DaemonSet", "Job", "CronJob"}:
+        found: Object = spec["template"]["spec"]
+        return found
+    return spec if body["kind"] == "Pod" else None
+
+
 def pod_specs(objects: Iterable[Object]) -> list[Object]:
     """Return the pod spec of each pod that a manifest makes, and of one training and second server.
 
@@ -107,13 +118,9 @@ def pod_specs(objects: Iterable[Object]) -> list[Object]:
 
     found: list[Object] = []
     for body in objects:
-        spec = body.get("spec") or {}
-        if body["kind"] in {"Deployment", "StatefulSet"}:
-            found += [spec["template"]["spec"]] * int(spec.get("replicas", 1))
-        elif body["kind"] == "Job":
-            found.append(spec["template"]["spec"])
-        elif body["kind"] == "CronJob":
-            found.append(spec["jobTemplate"]["spec"]["template"]["spec"])
+        pod = pod_of(body)
+        if pod is not None:
+            found += [pod] * int(body["spec"].get("replicas", 1))
         elif body["kind"] == "ConfigMap" and body["metadata"]["name"] == "mlplatform-triton":
             template = yaml.safe_load(body["data"]["deployment.yaml"])["spec"]
             found += [template["template"]["spec"]] * 2 * int(template.get("replicas", 1))

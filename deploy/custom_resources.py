@@ -62,7 +62,8 @@ def ensure(cluster: Cluster) -> str:
 
 
 def _listed(cluster: Cluster, body: Object) -> bool:
-    return any(kind.plural == body["spec"]["names"]["plural"] for kind in cluster.kinds())
+    spec = body["spec"]
+    return any(kind.plural == spec["names"]["plural"] for kind in cluster.kinds(spec["group"]))
 
 
 def _change(before: Object | None, after: Object) -> str:

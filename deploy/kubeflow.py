@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import yaml
 
+from deploy.checks import pod_of
 from deploy.programs import call
 from deploy.quantities import quantity
 from deploy.values import FOLDER
@@ -49,6 +50,11 @@ _BOUNDS: Final = MappingProxyType({"memory": ("64Mi", "1Gi"), "cpu": ("20m", "1"
 def manifest(version: str, namespace: str, part: str) -> Path:
     """Return where the objects of a part are written, for kubectl."""
     return FOLDER / "kubeflow" / namespace / version / f"{part.replace('/', '-')}.yaml"
+
+
+def written(version: str, namespace: str) -> bool:
+    """Return whether the objects of all parts are there, for kubectl."""
+    return all(manifest(version, namespace, part).exists() for part in PARTS)
 
 
 def overlay(version: str, namespace: str, part: str) -> str:
@@ -105,7 +111,7 @@ def _fit(body: Object, namespace: str) -> Object:
     for subject in body.get("subjects") or ():
         if subject["kind"] == "ServiceAccount" and subject.get("namespace", _HOME) == _HOME:
             subject["namespace"] = namespace
-    pod = _pod(body)
+    pod = pod_of(body)
     if pod is None:
         return body
     security = pod.setdefault("securityContext", {})
@@ -148,7 +154,7 @@ def obstacles(bodies: list[Object], namespace: str) -> list[str]:
         who = f"{body['kind']} {body['metadata']['name']}"
         if body["metadata"].get("namespace", namespace) != namespace:
             found.append(f"{who} is of the namespace {body['metadata']['namespace']}")
-        pod = _pod(body)
+        pod = pod_of(body)
         found += [f"{who} {why}" for why in (_forbidden(pod) if pod is not None else ())]
     return found
 
@@ -183,16 +189,6 @@ def _refused(container: Object, of_pod: Object) -> Iterator[str]:
         or "@sha256:" in image,
     }
     yield from (why for why, well in checks.items() if not well)
-
-
-def _pod(body: Object) -> Any:
-    """Return the pod that an object makes, or None."""
-    spec = body.get("spec") or {}
-    if body["kind"] == "CronJob":
-        spec = spec["jobTemplate"]["spec"]
-    if body["kind"] in {"Deployment", "StatefulSet", "DaemonSet", "Job", "CronJob"}:
-        return spec["template"]["spec"]
-    return spec if body["kind"] == "Pod" else None
 
 
 def _containers(pod: Object) -> list[Object]:

@@ -7,7 +7,6 @@ written on that namespace: `make destroy` removes that, and nothing else.
 """
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
@@ -24,10 +23,6 @@ _SECONDS: Final = 900.0
 """Kubeflow Pipelines pulls some three gigabytes."""
 _RUNS: Final = "workflows.argoproj.io"
 """What a run of Kubeflow Pipelines is to Kubernetes."""
-_REMARKS: Final = MappingProxyType(
-    {"kubeflow": "; its runs have to be pods of this namespace: values pipeline.kubeflow say where"}
-)
-"""What to know about one that an administrator has installed."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +35,8 @@ class Component:
     """Empty: the platform's."""
     definition: str
     """A CRD by which one sees that it is there."""
+    remark: str = ""
+    """What to know about one that an administrator has installed."""
     chart: str = ""
     release: str = ""
     """Of Helm, for a chart."""
@@ -83,9 +80,7 @@ class Component:
             kubectl = ("kubectl", "--context", target.context)
             delete = (*kubectl, "delete", "--ignore-not-found")
             kinds, objects = self._manifests(target)
-            runs = (_RUNS, "--all", "--namespace", target.namespace)
-            # Runs first, while there is a controller that takes its mark from their pods.
-            return [(*delete, *runs), (*delete, "-f", objects), (*delete, "-f", kinds)]
+            return [(*delete, "-f", objects), (*delete, "-f", kinds)]
         return [
             (
                 "helm", "uninstall", self.release, "--ignore-not-found", "--wait",
@@ -122,6 +117,7 @@ COMPONENTS: Final = (
         version="2.17.0",
         namespace="",
         definition="scheduledworkflows.kubeflow.org",
+        remark="its runs have to be pods of this namespace: values pipeline.kubeflow say where",
     ),
     Component(
         name="kuberay",
@@ -185,9 +181,8 @@ def ensure(cluster: Cluster, target: Target, component: Component) -> str:
     found = cluster.find(DEFINITIONS, component.definition)
     own = installed(cluster.get(NAMESPACES, target.namespace))
     if found is not None and established(found) and component not in own:
-        return (
-            f"the cluster has it already: {component.definition}{_REMARKS.get(component.name, '')}"
-        )
+        said = f"the cluster has it already: {component.definition}"
+        return f"{said}; {component.remark}" if component.remark else said
     if not component.chart:
         kubeflow.write(component.version, component.place(target))
     # Before it is begun: a killed run is removed, or gone on with, as well.
@@ -204,14 +199,20 @@ def remove(cluster: Cluster, target: Target, component: Component) -> str:
     Raises:
         ServiceError: It cannot be removed.
     """
-    lines = component.uninstall(target)
-    if not component.chart and cluster.find(DEFINITIONS, _RUNS) is None:
-        del lines[0]  # it was begun, and has no runs
-    # The manifests are those that were installed, where this machine still has them.
-    if not component.chart and not all(Path(line[-1]).exists() for line in lines[-2:]):
-        kubeflow.write(component.version, component.place(target))
-    _run(lines)
+    if not component.chart:
+        # The manifests are those that were installed, where this machine still has them.
+        if not kubeflow.written(component.version, component.place(target)):
+            kubeflow.write(component.version, component.place(target))
+        if cluster.find(DEFINITIONS, _RUNS) is not None:
+            # First, while there is a controller that takes its mark from their pods.
+            _run([_ending_runs(target)])
+    _run(component.uninstall(target))
     return f"{component.version} removed from namespace {component.place(target)}"
+
+
+def _ending_runs(target: Target) -> tuple[str, ...]:
+    delete = ("kubectl", "--context", target.context, "delete", "--ignore-not-found")
+    return (*delete, _RUNS, "--all", "--namespace", target.namespace)
 
 
 def _run(lines: list[tuple[str, ...]]) -> None:

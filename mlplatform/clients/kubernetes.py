@@ -295,15 +295,21 @@ class Cluster:
         except (HTTPError, OSError) as error:
             raise self._away(f"GET {path}", error) from error
 
-    def kinds(self) -> tuple[Kind, ...]:
+    def kinds(self, group: str = "") -> tuple[Kind, ...]:
         """Return every kind whose objects this API server lists, in one version each.
+
+        Args:
+            group: Of those alone; empty: of all.
 
         Raises:
             ServiceError: The API server is away, or refuses.
         """
         groups = self._call("GET", "/apis")["groups"]
         found = []
-        for version in ("v1", *(group["preferredVersion"]["groupVersion"] for group in groups)):
+        versions = (
+            one["preferredVersion"]["groupVersion"] for one in groups if group in {"", one["name"]}
+        )
+        for version in versions if group else ("v1", *versions):
             # One whose own server is away (metrics, say) lists nothing now.
             with contextlib.suppress(ServiceError):
                 there = self._call("GET", Kind(version, "").root)

@@ -94,12 +94,13 @@ def test_kubeflows_kinds_are_there_before_its_objects_and_it_answers_after_them(
     assert ("deployment/ml-pipeline", "mlplatform") == (answers[-1], answers[-2])
 
 
-def test_kubeflow_is_removed_in_the_reverse_order_after_its_runs() -> None:
-    runs, first, second = component("kubeflow").uninstall(TARGET)
+def test_kubeflow_is_removed_in_the_reverse_order_after_its_runs(called: list[str]) -> None:
+    upstream.remove(cluster("workflows.argoproj.io"), TARGET, component("kubeflow"))
 
-    assert "workflows.argoproj.io" in runs
-    assert "platform-agnostic" in first[-1]
-    assert "cluster-scoped-resources" in second[-1]
+    runs, first, second = (line for line in called if " delete " in line)
+    assert runs.startswith("kubectl --context kind-mlplatform delete --ignore-not-found workflows")
+    assert "platform-agnostic" in first
+    assert "cluster-scoped-resources" in second
 
 
 def test_kubeflow_is_installed_in_the_platforms_namespace_wherever_that_is() -> None:
